@@ -1,0 +1,31 @@
+"""Checks of settings that every part shares, so that the same fault always reads the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import ConfigurationError
+
+
+def check_at_least(owner: object, name: str, value: object, minimum: int) -> None:
+    """Raise unless `value` is a whole number >= `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigurationError(
+            f"{type(owner).__name__}({name}={value!r}): {name} must be a whole number of at least {minimum}."
+        )
+
+
+def check_finite(owner: object, name: str, value: object, minimum: float = -math.inf) -> None:
+    """Raise unless `value` is a finite number >= `minimum`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < minimum:  # type: ignore[arg-type, operator]
+        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        raise ConfigurationError(f"{type(owner).__name__}({name}={value!r}): {name} must be a finite number{bound}.")
+
+
+def check_choice(owner: object, name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    if value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ConfigurationError(f"{type(owner).__name__}({name}={value!r}): {name} must be one of {known}.")

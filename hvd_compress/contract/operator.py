@@ -1,0 +1,104 @@
+"""The contract of an operator: how a group of workers turns its gradients into one update.
+
+An operator is a frozen dataclass of settings. `exchange` is a generator: it yields the collectives it needs
+(`request.py`), is sent their results, and returns `Exchanged`. It neither knows nor cares which driver answers.
+
+Buffers are donated: `exchange` may overwrite `grad` and the arrays in `state`; nobody uses them afterwards.
+State goes in and comes out; nothing is kept on the operator. `traffic` declares, from shapes alone, exactly the
+collectives that `exchange` will yield: wire bytes, plans and tables are derived from it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+from ..errors import StockOptimizerError
+from .request import Array, Exchange
+from .spec import Spec
+from .state import Leaves, State
+from .traffic import Traffic, traffic_bytes
+
+if TYPE_CHECKING:
+    from ..ops import ArrayOps
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and when an exchange happens.
+
+    Args:
+        ops: array operations of the library and device that hold the gradient.
+        name: the unit's name, equal on all ranks.
+        step: steps done before this one, from 0.
+        rank: this worker, 0 <= rank < world_size.
+        world_size: number of workers.
+        learning_rate: of the live optimizer at this step; None where no optimizer is known.
+        feedback: true if a wrapper will keep `Exchanged.rest`; without it computing the rest is wasted.
+    """
+
+    ops: ArrayOps
+    name: str
+    step: int
+    rank: int
+    world_size: int
+    learning_rate: float | None = None
+    feedback: bool = False
+
+    def with_feedback(self) -> Context:
+        """Return the context under which a wrapper that keeps the rest calls its inner operator."""
+        return replace(self, feedback=True)
+
+
+class Operator(ABC):
+    """How a group of workers turns its gradients into one update. Subclasses are final frozen dataclasses."""
+
+    @abstractmethod
+    def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
+        """Yield rounds of requests and return `Exchanged`; `grad` and `state` are donated."""
+
+    @abstractmethod
+    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
+        """Return the payloads of every round of `exchange` at step `step`, in the order they are yielded."""
+
+    def leaves(self, spec: Spec) -> Leaves:
+        """Return the declarations of the state that `exchange` takes and returns."""
+        del spec
+        return {}
+
+    def compresses(self, spec: Spec) -> bool:
+        """Return whether this operator is worth using for such a gradient; otherwise it travels dense."""
+        del spec
+        return True
+
+    @property
+    def unit_bytes(self) -> float:
+        """Tensors are flattened and joined into units of up to this many bytes.
+
+        0: every tensor is a unit of its own, in its own shape; inf: the whole model is one flat unit.
+        """
+        return 0.0
+
+    @final
+    def wire_bytes(self, spec: Spec, world_size: int, step: int = 0) -> int:
+        """Return the bytes that one worker sends at step `step` for one unit, from shapes alone."""
+        return traffic_bytes(self.traffic(spec, world_size, step), world_size)
+
+    # Horovod's own optimizer calls these two on whatever it is given, on a class or an instance. An operator may
+    # need several rounds and state, which one allreduce between them cannot give: say so instead of failing later.
+
+    @staticmethod
+    def compress(tensor: Any) -> NoReturn:
+        """Refuse: this is what Horovod's own optimizer calls."""
+        del tensor
+        raise StockOptimizerError(
+            "This compressor needs more than one allreduce, which Horovod's own optimizer cannot do; change "
+            "`import horovod.torch as hvd` to `import hvd_compress.torch as hvd` and leave the rest as it is."
+        )
+
+    @staticmethod
+    def decompress(tensor: Any, ctx: Any) -> NoReturn:
+        """Refuse, as `compress` does."""
+        del ctx
+        Operator.compress(tensor)

@@ -1,0 +1,88 @@
+"""The contract of a transport: what starts and finishes one collective. Everything else is shared."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+from ..contract import AllGather, Array, Collective
+from ..exchange import BucketExchange, Meter
+from ..ops import ArrayOps, ops_of
+
+
+class Transport(ABC):
+    """Starts and finishes collectives on 1-D buffers (AllToAll: world_size x n)."""
+
+    @abstractmethod
+    def start(self, request: Collective, name: str) -> Any:
+        """Start a collective under a name that is equal on all ranks; return a handle, without waiting."""
+
+    @abstractmethod
+    def finish(self, handle: Any) -> Array:
+        """Wait for a collective and return its result."""
+
+    def arrived(self, handle: Any) -> bool:
+        """Return whether `finish` would return at once; False if that is not known."""
+        del handle
+        return False
+
+
+@final
+class LoopbackTransport(Transport):
+    """The collectives of a world of one: every result is the request's own array."""
+
+    def start(self, request: Collective, name: str) -> Any:
+        del name
+        return request
+
+    def finish(self, handle: Any) -> Array:
+        ops: ArrayOps = ops_of(handle.array)
+        return ops.reshape(handle.array, (1, -1)) if isinstance(handle, AllGather) else handle.array
+
+    def arrived(self, handle: Any) -> bool:
+        return True
+
+
+@final
+class RoundTrip:
+    """One bucket's exchange over a transport: starts each round, and goes on once the round has arrived."""
+
+    def __init__(self, exchange: BucketExchange, transport: Transport, name: str, meter: Meter) -> None:
+        self.exchange = exchange
+        self._transport = transport
+        self._name = name
+        self._meter = meter
+        self._handles: list[Any] = []
+        self._start_round()
+
+    def advance_if_arrived(self) -> None:
+        """Go on for as long as nothing has to be waited for."""
+        while not self.exchange.done and all(self._transport.arrived(handle) for handle in self._handles):
+            self.advance()
+
+    def advance(self) -> None:
+        """Wait for the round under way and start the next one."""
+        self.exchange.meanwhile()
+        started = time.perf_counter()
+        results = [self._transport.finish(handle) for handle in self._handles]
+        self._meter.wait_seconds += time.perf_counter() - started
+        self.exchange.answer(results)
+        self._start_round()
+
+    def _start_round(self) -> None:
+        started = time.perf_counter()
+        number = self.exchange.round_number
+        self._handles = [
+            self._transport.start(fused.request, f"{self._name}.round{number}.{i}.{fused.label}")
+            for i, fused in enumerate(self.exchange.pending)
+        ]
+        self._meter.wait_seconds += time.perf_counter() - started
+
+
+def complete(trips: list[RoundTrip]) -> None:
+    """Bring all round trips to their end: round by round in order, so that all ranks wait for the same things."""
+    while any(not trip.exchange.done for trip in trips):
+        for trip in trips:
+            if not trip.exchange.done:
+                trip.advance()

@@ -1,0 +1,29 @@
+"""The errors that a user can meet, each one sentence: what is wrong, which value, what to do."""
+
+
+class CompressionError(Exception):
+    """Base of every error that hvd_compress raises on purpose."""
+
+
+class ConfigurationError(CompressionError, ValueError):
+    """An argument has a value that cannot be honoured."""
+
+
+class UnknownCompressorError(ConfigurationError):
+    """A compressor name is not registered."""
+
+
+class StockOptimizerError(CompressionError, TypeError):
+    """A compressor that needs more than one allreduce was handed to Horovod's own optimizer."""
+
+
+class RankDisagreementError(CompressionError, RuntimeError):
+    """Ranks differ in what must be equal on all of them."""
+
+
+class ReplicaDivergenceError(RankDisagreementError):
+    """The model's parameters differ between ranks."""
+
+
+class UsageError(CompressionError, RuntimeError):
+    """Calls came in an order that would corrupt gradients."""

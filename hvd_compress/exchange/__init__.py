@@ -1,0 +1,10 @@
+"""How one step's exchange is planned and run, whatever carries the collectives."""
+
+from .agreement import check_agreement
+from .bucket import BucketExchange
+from .fusion import Fused, fuse
+from .meter import Meter
+from .plan import Plan, Unit, make_plan
+from .worker import Worker
+
+__all__ = ["BucketExchange", "Fused", "Meter", "Plan", "Unit", "Worker", "check_agreement", "fuse", "make_plan"]

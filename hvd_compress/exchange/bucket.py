@@ -1,0 +1,85 @@
+"""BucketExchange: the exchanges of one bucket's units at one step, advancing round by round together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import final
+
+from ..contract import Array, Collective, Exchange, Exchanged, Meanwhile, Request
+from ..errors import UsageError
+from ..ops import ArrayOps
+from .fusion import Fused, empty_result, fuse
+from .meter import Meter
+
+
+@final
+class BucketExchange:
+    """Runs the generators of several units in lockstep and fuses what they ask for.
+
+    A driver starts every collective in `pending` (named by `round_number` and position), may call `meanwhile()`,
+    and hands the results to `answer`; until `done`. `outcomes` then holds what each unit ended with.
+    """
+
+    def __init__(self, exchanges: Mapping[str, tuple[Exchange, ArrayOps]], world_size: int, meter: Meter) -> None:
+        self.outcomes: dict[str, Exchanged] = {}
+        self.pending: list[Fused] = []
+        self.round_number = -1
+        self._live = dict(exchanges)
+        self._world_size = world_size
+        self._meter = meter
+        self._asked: list[tuple[str, int, Request]] = []
+        self._local: dict[int, object] = {}
+        self._advance(None)
+
+    @property
+    def done(self) -> bool:
+        """Whether every unit has ended."""
+        return not self._live
+
+    def meanwhile(self) -> None:
+        """Do the local work of this round; worth calling once its collectives are under way."""
+        started = time.perf_counter()
+        for position, (_, _, request) in enumerate(self._asked):
+            if isinstance(request, Meanwhile) and position not in self._local:
+                self._local[position] = request.work()
+        self._meter.compress_seconds += time.perf_counter() - started
+
+    def answer(self, results: list[Array]) -> None:
+        """Hand over the results of `pending`, in its order, and go on to the next round."""
+        if len(results) != len(self.pending):
+            raise UsageError(f"{len(self.pending)} collectives were pending, but {len(results)} results were given.")
+        self.meanwhile()
+        answers: dict[int, object] = dict(self._local)
+        for fused, result in zip(self.pending, results, strict=True):
+            answers.update(fused.unpack(result))
+        by_unit: dict[str, list[object]] = {name: [] for name in self._live}
+        for position, (name, _, request) in enumerate(self._asked):
+            if position not in answers:
+                assert not isinstance(request, Meanwhile)
+                answers[position] = empty_result(request, self._live[name][1], self._world_size)
+            by_unit[name].append(answers[position])
+        self._advance(by_unit)
+
+    def _advance(self, answers: Mapping[str, list[object]] | None) -> None:
+        """Send each unit its answers, or start it, until all have asked again or ended; then fuse."""
+        started = time.perf_counter()
+        self._asked, self._local = [], {}
+        for name, (exchange, _) in list(self._live.items()):
+            try:
+                requests = next(exchange) if answers is None else exchange.send(answers[name])
+            except StopIteration as end:
+                self.outcomes[name] = end.value
+                del self._live[name]
+                continue
+            self._asked += [(name, part, request) for part, request in enumerate(requests)]
+        collectives: list[tuple[int, Collective, ArrayOps]] = []
+        for position, (name, _, request) in enumerate(self._asked):
+            if not isinstance(request, Meanwhile):
+                ops = self._live[name][1]
+                collectives.append((position, request, ops))
+                self._meter.count(request, ops, self._world_size)
+        self.pending = fuse(collectives)
+        self._meter.collectives += len(self.pending)
+        self.round_number += 1
+        self._meter.compress_seconds += time.perf_counter() - started

@@ -1,0 +1,169 @@
+"""The plan: which parameters form which unit, how each unit travels, and which units travel together.
+
+It is derived from names, shapes and settings alone, so it is equal on every rank; `digest` lets a driver check that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+from ..contract import GRADIENT_DTYPES, Codec, Operator, Spec, traffic_bytes
+from ..errors import ConfigurationError
+from ..operators import dense_operator, operator_of
+from ..version import __version__
+
+
+@final
+@dataclass(frozen=True)
+class Unit:
+    """What one exchange works on.
+
+    Args:
+        name: of its parameter, or "first..last" of several.
+        parameters: (name, spec) of each, in order; several are flattened and joined.
+        spec: of the gradient that the operator sees.
+        operator: how it travels.
+        dense: whether the compressor was passed over because it would not save anything here.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Spec], ...]
+    spec: Spec
+    operator: Operator
+    dense: bool
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """Units in order, and the buckets of units whose payloads travel together.
+
+    Args:
+        compressor: what the user asked for.
+        units: in the order in which they are exchanged.
+        buckets: positions in `units`; every unit is in exactly one bucket.
+        settings: what else must be equal on all ranks, as (name, value).
+    """
+
+    compressor: Operator | Codec
+    units: tuple[Unit, ...]
+    buckets: tuple[tuple[int, ...], ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def description(self) -> str:
+        """Everything that must be equal on all ranks, one fact a line."""
+        lines = [f"hvd_compress {__version__}", f"compression={self.compressor!r}"]
+        lines += [f"{name}={value}" for name, value in self.settings]
+        for bucket in self.buckets:
+            lines.append("bucket")
+            for i in bucket:
+                unit = self.units[i]
+                lines += [f"{name}: {list(spec.shape)} {spec.dtype}" for name, spec in unit.parameters]
+                lines.append(f"  travels by {unit.operator!r}")
+        return "\n".join(lines)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that differ where `description` differs."""
+        return hashlib.sha256(self.description.encode()).digest()
+
+    def wire_bytes(self, world_size: int, step: int = 0) -> int:
+        """Return the bytes that one worker sends at step `step`, from shapes alone."""
+        return sum(traffic_bytes(u.operator.traffic(u.spec, world_size, step), world_size) for u in self.units)
+
+
+def make_plan(
+    compressor: Operator | Codec,
+    parameters: Iterable[tuple[str, Spec]],
+    *,
+    bucket_bytes: float = float("inf"),
+    groups: Sequence[Sequence[str]] = (),
+    settings: Mapping[str, object] | None = None,
+) -> Plan:
+    """Return the plan for the given parameters.
+
+    Args:
+        compressor: what the user asked for, an instance.
+        parameters: (name, spec) in the order in which gradients are expected.
+        bucket_bytes: close a bucket once its gradients reach this many bytes.
+        groups: parameter names that must travel in one bucket, each group in one.
+        settings: what else must be equal on all ranks.
+
+    Raises:
+        ConfigurationError: a name is used twice, or a gradient's element type is not a floating-point number.
+    """
+    parameters = list(parameters)
+    _check_parameters(parameters)
+    units = _make_units(compressor, parameters)
+    told = tuple((name, str(value)) for name, value in (settings or {}).items())
+    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), told)
+
+
+def _check_parameters(parameters: list[tuple[str, Spec]]) -> None:
+    seen: set[str] = set()
+    for name, spec in parameters:
+        if name in seen:
+            raise ConfigurationError(f"Parameter name {name!r} is used twice; give every parameter a name of its own.")
+        seen.add(name)
+        if spec.dtype not in GRADIENT_DTYPES:
+            raise ConfigurationError(
+                f"Parameter {name!r} is {spec.dtype}; gradients can be {', '.join(GRADIENT_DTYPES)}: leave it out of "
+                "the optimizer or change its element type."
+            )
+
+
+def _make_units(compressor: Operator | Codec, parameters: list[tuple[str, Spec]]) -> list[Unit]:
+    """Return units: compressed ones of the operator's granularity, the others tensor by tensor."""
+    units: list[Unit] = []
+    run: list[tuple[str, Spec]] = []
+
+    def close() -> None:
+        if run:
+            units.append(_join(compressor, tuple(run)))
+            run.clear()
+
+    for name, spec in parameters:
+        operator = operator_of(compressor, spec)
+        if spec.size == 0 or not operator.compresses(spec):
+            units.append(Unit(name, ((name, spec),), spec, dense_operator(spec), dense=True))
+        elif operator.unit_bytes <= 0:
+            units.append(Unit(name, ((name, spec),), spec, operator, dense=False))
+        else:
+            joined = sum(s.nbytes for _, s in run) + spec.nbytes
+            if run and (joined > operator.unit_bytes or run[0][1].dtype != spec.dtype):
+                close()
+            run.append((name, spec))
+    close()
+    return units
+
+
+def _join(compressor: Operator | Codec, parameters: tuple[tuple[str, Spec], ...]) -> Unit:
+    first, last = parameters[0], parameters[-1]
+    name = first[0] if len(parameters) == 1 else f"{first[0]}..{last[0]}"
+    spec = replace(first[1], shape=(sum(spec.size for _, spec in parameters),))
+    return Unit(name, parameters, spec, operator_of(compressor, spec), dense=False)
+
+
+def _make_buckets(
+    units: list[Unit], bucket_bytes: float, groups: Sequence[Sequence[str]]
+) -> tuple[tuple[int, ...], ...]:
+    group_of = {name: g for g, names in enumerate(groups) for name in names}
+    grouped: dict[int, list[int]] = {}
+    loose: list[list[int]] = []
+    filled = float("inf")
+    for i, unit in enumerate(units):
+        group = group_of.get(unit.parameters[0][0])
+        if group is not None:
+            grouped.setdefault(group, []).append(i)
+            continue
+        if filled >= bucket_bytes or not loose:
+            loose.append([])
+            filled = 0.0
+        loose[-1].append(i)
+        filled += unit.spec.nbytes
+    return tuple(tuple(bucket) for bucket in [*grouped.values(), *loose])

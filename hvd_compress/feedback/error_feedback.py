@@ -1,0 +1,86 @@
+"""ErrorFeedback: what a compressor leaves out is added to the next gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from ..contract import (
+    Array,
+    Codec,
+    Context,
+    Exchange,
+    Exchanged,
+    Leaf,
+    Leaves,
+    Operator,
+    Scope,
+    Spec,
+    State,
+    Traffic,
+    check_finite,
+)
+from ..operators import operator_of
+
+
+@final
+@dataclass(frozen=True)
+class ErrorFeedback(Operator):
+    """Memory around any compressor: p = g + a h; s = C(p); h <- b h + (g - s), h starting from zero.
+
+    | memory                                              | (a, b)        |
+    |-----------------------------------------------------|---------------|
+    | EF-SGD, MEM-SGD, PowerSGD                           | (1, 1)        |
+    | low-pass filter (ScaleCom eq. 5), beta              | (beta, 1)     |
+    | forgetting (previous weighted error feedback), beta | (1, 1 - beta) |
+
+    With rest = p - s this is h <- (b - a) h + rest: for a = b the rest is the memory, and nothing is computed.
+    The residual is kept in at least float32, per unit name, local to each rank.
+
+    Args:
+        inner: the compressor: an operator or codec.
+        a: weight of the memory in what is compressed.
+        b: weight of the memory that is kept.
+
+    Raises:
+        ConfigurationError: a or b is not a finite number.
+
+    Source: Karimireddy et al. 2019 (arXiv:1901.09847), Algorithm 2, for (1, 1).
+    """
+
+    inner: Operator | Codec
+    a: float = 1.0
+    b: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_finite(self, "a", self.a)
+        check_finite(self, "b", self.b)
+
+    def compresses(self, spec: Spec) -> bool:
+        return operator_of(self.inner, spec.wide).compresses(spec)
+
+    @property
+    def unit_bytes(self) -> float:
+        return self.inner.unit_bytes if isinstance(self.inner, Operator) else 0.0
+
+    def leaves(self, spec: Spec) -> Leaves:
+        error = Leaf(spec.shape, spec.wide.dtype, Scope.LOCAL)
+        return {"error": error, "inner": operator_of(self.inner, spec.wide).leaves(spec.wide)}
+
+    def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
+        ops = context.ops
+        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        inner = operator_of(self.inner, spec.wide)
+        memory, same = state["error"], self.a == self.b
+        grad = ops.cast(grad, spec.wide.dtype)
+        if same and self.a == 1.0:
+            corrected = ops.add_(memory, grad)
+        else:
+            corrected = ops.add_(ops.copy(grad), memory, self.a)
+        result = yield from inner.exchange(corrected, state["inner"], context.with_feedback())
+        rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
+        error = rest if same else ops.add_(rest, memory, self.b - self.a)
+        return Exchanged(ops.cast(result.mean, spec.dtype), None, {"error": error, "inner": result.state})
+
+    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
+        return operator_of(self.inner, spec.wide).traffic(spec.wide, world_size, step)

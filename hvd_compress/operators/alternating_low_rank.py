@@ -1,0 +1,91 @@
+"""AlternatingLowRank: half a subspace iteration a step, in one allreduce of one thin factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from ..contract import (
+    Array,
+    Context,
+    Exchange,
+    Exchanged,
+    Fill,
+    Leaf,
+    Leaves,
+    Mean,
+    Meanwhile,
+    Operator,
+    Payload,
+    Scope,
+    Spec,
+    State,
+    Traffic,
+    check_at_least,
+    check_finite,
+)
+from .low_rank import live_rows
+from .matrix import as_gradient, as_matrix, saves
+
+
+@final
+@dataclass(frozen=True)
+class AlternatingLowRank(Operator):
+    """Project the mean gradient M on the last factor, from the right at even steps and from the left at odd ones.
+
+    even: Q = orth(Q); P = M Q; mean = P Q^T; rest = M_i - M_i Q Q^T.
+    odd:  P = orth(P); Q = M^T P; mean = P Q^T; rest = M_i - P P^T M_i.
+
+    One dependent round a step where `LowRank` has two, and about half its bytes; linear like it.
+
+    Args:
+        rank: r >= 1; min(n, m, r) is used.
+        min_saving: factor a matrix only where (n + m) r min_saving < n m; 0 factors every matrix.
+        seed: of the first Q, equal on all ranks.
+
+    Raises:
+        ConfigurationError: a setting is out of range.
+
+    Source: Vogels, Karimireddy, Jaggi 2020 (arXiv:2008.01425), Algorithm 2.
+    """
+
+    rank: int = 4
+    min_saving: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(self, "rank", self.rank, 1)
+        check_finite(self, "min_saving", self.min_saving, 0.0)
+        check_at_least(self, "seed", self.seed, 0)
+
+    def compresses(self, spec: Spec) -> bool:
+        return saves(spec, self.rank, self.min_saving)
+
+    def leaves(self, spec: Spec) -> Leaves:
+        (n, m), dtype = spec.matrix_shape, spec.wide.dtype
+        right = Leaf((self._rank(spec), m), dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
+        return {"p": Leaf((self._rank(spec), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}
+
+    def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
+        ops, even = context.ops, context.step % 2 == 0
+        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        matrix = as_matrix(grad, spec, ops)
+        basis = ops.orthonormal_rows(live_rows(state["q"], state["q_start"], ops) if even else state["p"])
+        local = ops.matmul(basis, matrix, transpose_b=even)
+        left, right = (local, basis) if even else (basis, local)
+
+        def rest() -> Array | None:
+            return ops.subtract_product_(matrix, left, right) if context.feedback else None
+
+        factor, unsent = yield [Mean(local), Meanwhile(rest)]
+        mean = ops.matmul(factor, basis, transpose_a=True) if even else ops.matmul(basis, factor, transpose_a=True)
+        if unsent is not None:
+            unsent = as_gradient(unsent, spec, ops)
+        return Exchanged(as_gradient(mean, spec, ops), unsent, {**state, "p" if even else "q": factor})
+
+    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
+        side = spec.matrix_shape[step % 2]
+        return ((Payload(Mean, self._rank(spec) * side, spec.wide.dtype),),)
+
+    def _rank(self, spec: Spec) -> int:
+        return min(*spec.matrix_shape, self.rank)

@@ -1,0 +1,20 @@
+"""How a codec travels when the user names no operator for it."""
+
+from __future__ import annotations
+
+from ..codecs import Identity
+from ..contract import Codec, Operator, Spec
+from .allreduce import AllReduce
+from .two_way import TwoWay
+
+
+def operator_of(compressor: Operator | Codec, spec: Spec) -> Operator:
+    """Return the operator for a gradient of `spec`: a codec moves by `AllReduce` where it can be summed, else `TwoWay`."""
+    if isinstance(compressor, Operator):
+        return compressor
+    return AllReduce(compressor) if compressor.summable(spec) else TwoWay(compressor)
+
+
+def dense_operator(spec: Spec) -> Operator:
+    """Return the operator that averages a gradient of `spec` uncompressed, in its own element type."""
+    return operator_of(Identity(), spec)

@@ -1,0 +1,80 @@
+"""HorovodCompressor: a compressor written for Horovod's own API, used by our drivers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..contract import Array, Context, Exchange, Exchanged, Mean, Operator, Payload, Spec, State, Sum, Traffic
+from ..errors import ConfigurationError
+
+
+@final
+@dataclass(frozen=True)
+class HorovodCompressor(Operator):
+    """One allreduce between a Horovod compressor's two halves: mean = decompress(1/W sum_i compress(g_i)).
+
+    float16 payloads are divided by W before they are compressed and summed, as in `AllReduce`.
+
+    Args:
+        path: where the compressor is found, "module:Class", as in "horovod.torch.compression:FP16Compressor".
+
+    Raises:
+        ConfigurationError: nothing with `compress` and `decompress` is found there.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        self._load()
+
+    @staticmethod
+    def of(compressor: Any) -> HorovodCompressor:
+        """Return the operator for a compressor class or an instance of a class that takes no arguments."""
+        owner = compressor if isinstance(compressor, type) else type(compressor)
+        return HorovodCompressor(f"{owner.__module__}:{owner.__qualname__}")
+
+    def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
+        ops, compressor = context.ops, self._load()
+        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        kind, divisor = self._reduction(spec, context.world_size)
+        if divisor != 1:
+            grad = ops.scale_(grad, 1.0 / divisor)
+        payload, ctx = compressor.compress(grad)
+        own = compressor.decompress(ops.copy(payload), ctx) if context.feedback else None
+        (result,) = yield [kind(payload, donate=not context.feedback)]
+        mean = ops.cast(ops.reshape(compressor.decompress(result, ctx), spec.shape), spec.dtype)
+        if own is None:
+            return Exchanged(mean, None, state)
+        rest = ops.add_(ops.copy(grad), own, -1.0)
+        return Exchanged(mean, ops.scale_(rest, divisor) if divisor != 1 else rest, state)
+
+    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
+        count, dtype = self._payload(spec)
+        kind, _ = self._reduction(spec, world_size)
+        return ((Payload(kind, count, dtype),),)
+
+    def _reduction(self, spec: Spec, world_size: int) -> tuple[type[Mean] | type[Sum], int]:
+        return (Sum, world_size) if self._payload(spec)[1] == "float16" else (Mean, 1)
+
+    def _payload(self, spec: Spec) -> tuple[int, str]:
+        """Return (number of elements, element type) that the compressor makes of zeros of `spec`."""
+        import torch
+
+        payload, _ = self._load().compress(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)))
+        return payload.numel(), str(payload.dtype).removeprefix("torch.")
+
+    def _load(self) -> Any:
+        module, _, name = self.path.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError, ValueError):
+            found = None
+        if not (hasattr(found, "compress") and hasattr(found, "decompress")):
+            raise ConfigurationError(
+                f"{self.path!r} names no Horovod compressor; give 'module:Class' of a class with compress and decompress."
+            )
+        return found

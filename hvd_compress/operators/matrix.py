@@ -1,0 +1,27 @@
+"""How a gradient is seen as a matrix, shared by the low-rank operators."""
+
+from __future__ import annotations
+
+from ..contract import Array, Spec
+from ..ops import ArrayOps
+
+
+def as_matrix(grad: Array, spec: Spec, ops: ArrayOps) -> Array:
+    """Return the gradient as a matrix (n, m) in at least float32; a view where that is possible."""
+    return ops.reshape(ops.cast(grad, spec.wide.dtype), spec.matrix_shape)
+
+
+def as_gradient(matrix: Array, spec: Spec, ops: ArrayOps) -> Array:
+    """Return a matrix in the gradient's shape and element type."""
+    return ops.cast(ops.reshape(matrix, spec.shape), spec.dtype)
+
+
+def saves(spec: Spec, rank: int, min_saving: float) -> bool:
+    """Return whether rank-r factors are smaller than the matrix: (n + m) r min_saving < n m, for 2-D and up.
+
+    With min_saving = 0 every non-empty matrix is factored.
+    """
+    n, m = spec.matrix_shape
+    if len(spec.shape) < 2 or n * m == 0:
+        return False
+    return (n + m) * min(n, m, rank) * min_saving < n * m

@@ -1,0 +1,98 @@
+"""Compressors by name, class, factory or instance; third parties add theirs by an entry point."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from .codecs import Cast, Identity
+from .contract import Codec, Operator
+from .errors import ConfigurationError, UnknownCompressorError
+from .methods import PowerSGD
+from .operators import HorovodCompressor
+
+ENTRY_POINT_GROUP = "hvd_compress.compressors"
+Factory = Callable[[], "Operator | Codec"]
+
+_BUILT_IN: dict[str, Factory] = {
+    "identity": Identity,
+    "none": Identity,
+    "fp16": lambda: Cast("float16"),
+    "bf16": lambda: Cast("bfloat16"),
+    "powersgd": PowerSGD,
+}
+_registered: dict[str, Factory] = {}
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make `compression=name` mean `factory()`.
+
+    Args:
+        name: compared without regard to case, "-", "_" and spaces.
+        factory: a class or function that is called without arguments.
+
+    Raises:
+        ConfigurationError: the name is taken.
+    """
+    key = _key(name)
+    if key in _BUILT_IN or key in _registered:
+        raise ConfigurationError(f"The compressor name {name!r} is taken; choose another.")
+    _registered[key] = factory
+
+
+def names() -> list[str]:
+    """Return every known compressor name."""
+    return sorted({*_BUILT_IN, *_registered, *_entry_points()})
+
+
+def resolve(compression: Any) -> Operator | Codec:
+    """Return the compressor that a user means.
+
+    Args:
+        compression: an operator or codec; a class or factory that is called without arguments; a name; or a
+            compressor of Horovod's own API, such as `hvd.Compression.fp16`.
+
+    Raises:
+        UnknownCompressorError: no compressor has that name; the nearest name is given.
+        ConfigurationError: it is none of these.
+    """
+    if isinstance(compression, (Operator, Codec)):
+        return compression
+    if isinstance(compression, str):
+        return _by_name(compression)
+    if isinstance(compression, type) and issubclass(compression, (Operator, Codec)):
+        return compression()
+    if hasattr(compression, "compress") and hasattr(compression, "decompress"):
+        return HorovodCompressor.of(compression)
+    if callable(compression):
+        made = compression()
+        if isinstance(made, (Operator, Codec)):
+            return made
+    raise ConfigurationError(
+        f"compression={compression!r} is not a compressor; give an instance such as PowerSGD(rank=4), a class, a name "
+        f"({', '.join(names())}) or a compressor of Horovod's API."
+    )
+
+
+def _by_name(name: str) -> Operator | Codec:
+    key = _key(name)
+    entry_points = _entry_points()
+    factory = _BUILT_IN.get(key) or _registered.get(key)
+    if factory is None and key in entry_points:
+        factory = entry_points[key].load()
+    if factory is None:
+        near = difflib.get_close_matches(key, names(), n=1, cutoff=0.0)
+        raise UnknownCompressorError(
+            f"No compressor is called {name!r}; did you mean {near[0]!r}? Known are {', '.join(names())}."
+        )
+    return resolve(factory)
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {_key(point.name): point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _key(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
