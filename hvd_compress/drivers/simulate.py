@@ -41,7 +41,9 @@ class Simulator:
         self.workers: list[Worker] = []
         self._bucket_bytes = bucket_bytes
 
-    def step(self, gradients: Sequence[Mapping[str, Array]], *, order: Sequence[int] | None = None) -> list[dict[str, Array]]:
+    def step(
+        self, gradients: Sequence[Mapping[str, Array]], *, order: Sequence[int] | None = None
+    ) -> list[dict[str, Array]]:
         """Return, for each worker, the mean gradient by parameter name.
 
         Args:

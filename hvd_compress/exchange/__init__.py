@@ -7,4 +7,14 @@ from .meter import Meter
 from .plan import Plan, Unit, make_plan
 from .worker import Worker
 
-__all__ = ["BucketExchange", "Fused", "Meter", "Plan", "Unit", "Worker", "check_agreement", "fuse", "make_plan"]
+__all__ = [
+    "BucketExchange",
+    "Fused",
+    "Meter",
+    "Plan",
+    "Unit",
+    "Worker",
+    "check_agreement",
+    "fuse",
+    "make_plan",
+]

@@ -61,7 +61,12 @@ class Worker:
             unit = self.plan.units[i]
             grad, ops = _unit_gradient(unit, gradients)
             context = Context(
-                ops, unit.name, self.step, self.rank, self.world_size, self._learning_rate(unit.parameters[0][0])
+                ops,
+                unit.name,
+                self.step,
+                self.rank,
+                self.world_size,
+                self._learning_rate(unit.parameters[0][0]),
             )
             state = self._take_state(unit, ops)
             exchanges[unit.name] = (unit.operator.exchange(grad, state, context), ops)

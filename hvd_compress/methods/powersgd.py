@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import final
 
 from ..contract import Operator, check_at_least
+from ..errors import ConfigurationError
 from ..feedback import ErrorFeedback
 from ..operators import AlternatingLowRank, LowRank, Warmup
-from ..errors import ConfigurationError
 from .method import Method
 
 

@@ -1,0 +1,224 @@
+"""DistributedOptimizer: the user's own optimizer, with gradients exchanged before each step."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import horovod.torch as stock
+import torch
+
+from ..codecs import Identity
+from ..contract import Codec, Operator, Spec
+from ..errors import ConfigurationError, UsageError
+from ..operators import AllReduce, HorovodCompressor
+from ..registry import resolve
+from .gradient_exchange import GradientExchange
+from .parameters import group_names, named_gradients
+from .settings import Settings, check_passes
+
+_wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+_exchanges: weakref.WeakSet[GradientExchange] = weakref.WeakSet()
+
+
+def DistributedOptimizer(
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, torch.nn.Parameter]] | None = None,
+    compression: Any = stock.Compression.none,
+    backward_passes_per_step: int = 1,
+    op: Any = stock.Average,
+    gradient_predivide_factor: float = 1.0,
+    num_groups: int = 0,
+    groups: int | Sequence[Sequence[torch.Tensor]] | None = None,
+    sparse_as_dense: bool = False,
+    process_set: Any = stock.global_process_set,
+    *,
+    bucket_megabytes: float = 25.0,
+    overlap: bool = True,
+    check_replicas_every: int = 0,
+) -> Any:
+    """Make an optimizer exchange compressed gradients over Horovod before each step.
+
+    The object that you pass in is returned: its class, state, defaults and parameter groups are untouched. It gains
+    `synchronize()`, `skip_synchronize()`, `set_backward_passes_per_step()` as Horovod's has them, and `exchange`, which
+    has the plan, the meter and the compression state. Collective: all ranks of the process set call it.
+
+    Args:
+        optimizer: any torch optimizer.
+        named_parameters: `model.named_parameters()`; residuals are kept by these names.
+        compression: a compressor instance, class, factory or name, or one of Horovod's `hvd.Compression`.
+        backward_passes_per_step: gradients accumulate over so many backward passes before the exchange.
+        op: `hvd.Average` or `hvd.Sum`; `hvd.Adasum` with compressors that are one summable round.
+        gradient_predivide_factor: divide by it before the exchange and multiply after it; average only.
+        num_groups: the older name of `groups` as a number.
+        groups: gradients that travel together: a number of groups, or lists of parameters.
+        sparse_as_dense: make sparse gradients dense for the exchange; otherwise they are gathered uncompressed.
+        process_set: the ranks that train together.
+        bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
+        overlap: start exchanges during backward; without it they all start in `synchronize()`.
+        check_replicas_every: compare parameters across ranks every so many steps; 0: after the first step only.
+
+    Raises:
+        ConfigurationError: an argument cannot be honoured; the message names it and the alternative.
+        RankDisagreementError: ranks differ in names, shapes, compressor or settings.
+    """
+    compressor = Identity() if compression is stock.Compression.none else resolve(compression)
+    passes = check_passes(backward_passes_per_step)
+    groups = groups if groups is not None else num_groups
+    _check_supported(optimizer, op)
+    if op == stock.Adasum and stock.size() > 1:
+        return stock.DistributedOptimizer(
+            optimizer,
+            named_parameters,
+            _for_stock(compressor, compression),
+            passes,
+            op,
+            process_set=process_set,
+        )
+    settings = Settings(
+        average=op != stock.Sum,
+        gradient_predivide_factor=float(gradient_predivide_factor),
+        sparse_as_dense=sparse_as_dense,
+        bucket_bytes=bucket_megabytes * 1e6,
+        check_replicas_every=check_replicas_every,
+    )
+    named = named_gradients(optimizer, named_parameters)
+    exchange: GradientExchange | None = None
+    if process_set.included():
+        exchange = GradientExchange(
+            optimizer, named, compressor, settings, process_set, passes, overlap, group_names(named, groups)
+        )
+        _exchanges.add(exchange)
+    _attach(optimizer, exchange, compressor)
+    _wrapped.add(optimizer)
+    return optimizer
+
+
+def exchanges() -> list[GradientExchange]:
+    """Return the exchanges of all live optimizers of this process."""
+    return list(_exchanges)
+
+
+def _check_supported(optimizer: torch.optim.Optimizer, op: Any) -> None:
+    if not stock.is_initialized():
+        raise UsageError("Horovod is not initialised; call hvd.init() before hvd.DistributedOptimizer().")
+    if optimizer in _wrapped or hasattr(optimizer, "skip_synchronize"):
+        raise ConfigurationError(
+            "This optimizer is distributed already; call DistributedOptimizer once, on the plain one."
+        )
+    if op not in (stock.Average, stock.Sum, stock.Adasum):
+        raise ConfigurationError(f"op={op!r} cannot combine compressed gradients; use hvd.Average or hvd.Sum.")
+    if os.environ.get("HOROVOD_ELASTIC") == "1":
+        raise ConfigurationError(
+            "Elastic jobs change the number of workers, which compression state does not follow yet; start with a fixed "
+            "number (horovodrun -np N)."
+        )
+
+
+def _for_stock(compressor: Operator | Codec, compression: Any) -> Any:
+    """Return what Horovod's own optimizer can use in place of a compressor of one summable round."""
+    if isinstance(compressor, HorovodCompressor):
+        return compression
+    codec = compressor.codec if isinstance(compressor, AllReduce) else compressor
+    if isinstance(codec, Codec) and codec.summable(Spec((1,))):
+        return codec
+    raise ConfigurationError(
+        f"op=hvd.Adasum combines gradients inside one allreduce, which {compressor!r} is not; use op=hvd.Average."
+    )
+
+
+def _attach(optimizer: Any, exchange: GradientExchange | None, compressor: Operator | Codec) -> None:
+    """Give the optimizer Horovod's methods, and its hooks before and after a step."""
+    stepping = _Stepping(exchange)
+    plain_zero_grad = optimizer.zero_grad
+
+    def zero_grad(set_to_none: bool = True) -> None:
+        """Reset gradients, unless they are on their way."""
+        if exchange is not None and exchange.in_flight:
+            raise UsageError(
+                "zero_grad() was called after backward() but before step() or synchronize(), while gradients are on "
+                "their way; call optimizer.synchronize() first to drop them."
+            )
+        plain_zero_grad(set_to_none=set_to_none)
+
+    def set_backward_passes_per_step(passes: int) -> None:
+        """Accumulate gradients over so many backward passes from the next step on."""
+        if exchange is not None:
+            exchange.passes = check_passes(passes)
+
+    optimizer.compression = compressor
+    optimizer.exchange = exchange
+    optimizer.synchronize = stepping.synchronize
+    optimizer.skip_synchronize = stepping.skip_synchronize
+    optimizer.set_backward_passes_per_step = set_backward_passes_per_step
+    optimizer.zero_grad = zero_grad
+    optimizer.register_step_pre_hook(stepping.before_step)
+    optimizer.register_step_post_hook(stepping.after_step)
+
+
+class _Stepping:
+    """When to exchange: before each step, unless the user did so or asks not to."""
+
+    def __init__(self, exchange: GradientExchange | None) -> None:
+        self._exchange = exchange
+        self._synchronized = False
+        self._skip = False
+
+    def synchronize(self) -> None:
+        """Finish the exchange of gradients; to be followed by step() under `skip_synchronize()`."""
+        if self._exchange is not None:
+            self._exchange.synchronize()
+        self._synchronized = True
+
+    @contextmanager
+    def skip_synchronize(self) -> Iterator[None]:
+        """Let step() use the gradients as they are, after `synchronize()`."""
+        self._skip = True
+        try:
+            yield
+        finally:
+            self._skip = False
+
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        del optimizer
+        if self._exchange is None or self._exchange.quiet:
+            return None
+        if self._skip:
+            self._synchronized = False
+            return None
+        if self._synchronized:
+            warnings.warn(
+                "optimizer.step() after optimizer.synchronize() exchanges gradients a second time; call step() under "
+                "optimizer.skip_synchronize().",
+                stacklevel=4,
+            )
+        self._synchronized = False
+        # torch hands over the arguments of the unbound step(optimizer, closure=None).
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._exchange.synchronize()
+            return None
+        synchronized = self._synchronized_closure(closure)
+        if len(args) > 1:
+            return (args[0], synchronized, *args[2:]), kwargs
+        return args, {**kwargs, "closure": synchronized}
+
+    def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        del optimizer, args, kwargs
+        if self._exchange is not None and not self._exchange.quiet:
+            self._exchange.after_step()
+
+    def _synchronized_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a closure that exchanges the gradients which the user's closure computes."""
+
+        def synchronized() -> Any:
+            loss = closure()
+            assert self._exchange is not None
+            self._exchange.synchronize()
+            return loss
+
+        return synchronized

@@ -1,0 +1,47 @@
+"""Functions of Horovod's namespace that must know of compression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import horovod.torch as stock
+
+from ..contract import Mean, Sum
+from ..errors import ConfigurationError
+from .distributed_optimizer import exchanges
+
+
+def broadcast_optimizer_state(optimizer: Any, root_rank: int, model: Any = None) -> None:
+    """Give every rank the optimizer state of one rank; the arguments are Horovod's.
+
+    Horovod takes a step with zero gradients where there is no state yet; that step must not be exchanged, since other
+    ranks may not take it.
+    """
+    exchange = getattr(optimizer, "exchange", None)
+    if exchange is None:
+        stock.broadcast_optimizer_state(optimizer, root_rank, model)
+        return
+    with exchange.suspended():
+        stock.broadcast_optimizer_state(optimizer, root_rank, model)
+
+
+def join(device: int = -1) -> int:
+    """Say that this rank has no more data, and wait for the others; the arguments are Horovod's.
+
+    Raises:
+        ConfigurationError: a live optimizer's compressor uses collectives other than allreduce.
+    """
+    for exchange in exchanges():
+        plan = exchange.plan
+        kinds = {
+            payload.kind
+            for unit in plan.units
+            for payloads in unit.operator.traffic(unit.spec, 2, exchange.meter.steps)
+            for payload in payloads
+        }
+        if kinds - {Mean, Sum}:
+            raise ConfigurationError(
+                f"hvd.join() answers allreduces only, but {plan.compressor!r} gathers; give every rank the same number "
+                "of batches."
+            )
+    return int(stock.join(device))

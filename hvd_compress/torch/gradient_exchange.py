@@ -1,0 +1,294 @@
+"""GradientExchange: from gradient hooks to mean gradients, for one optimizer.
+
+A hook on every parameter counts backward passes. When all gradients of a bucket are there its first round starts, and
+buckets whose rounds have arrived go on; nothing waits in a hook. `synchronize` starts what no hook did, then goes
+through the buckets in plan order, round by round. Names of collectives are made of plan, bucket and round, so the
+order in which hooks fire on a rank makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+
+from ..contract import Codec, Operator
+from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
+from ..errors import UsageError
+from ..exchange import Meter, Plan, Worker, check_agreement, make_plan
+from . import sparse
+from .parameters import Named, specs_in_gradient_order
+from .replicas import check_replicas
+from .settings import Settings, check_passes
+from .transport import HorovodTransport
+
+# Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.
+_made: Counter[int] = Counter()
+
+
+def _register(parameter: torch.Tensor, hook: Callable[[torch.Tensor], None]) -> Any:
+    return parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+
+@final
+class GradientExchange:
+    """Exchanges the gradients of one optimizer's parameters among the ranks of a process set.
+
+    Args:
+        optimizer: the user's; its learning rates are read at every step.
+        named: (name, parameter) of what is exchanged.
+        compressor: an instance.
+        settings: equal on all ranks.
+        process_set: Horovod's; this rank is in it.
+        passes: backward passes that add up to one gradient.
+        overlap: start exchanges from gradient hooks, during backward.
+        groups: names that travel in one bucket.
+
+    Raises:
+        RankDisagreementError: ranks differ in names, shapes, compressor or settings.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        named: Sequence[Named],
+        compressor: Operator | Codec,
+        settings: Settings,
+        process_set: Any,
+        passes: int,
+        overlap: bool,
+        groups: Sequence[Sequence[str]],
+    ) -> None:
+        self._optimizer = optimizer
+        self._named = list(named)
+        self._parameter = dict(named)
+        self._name = {p: name for name, p in named}
+        groups_of = {p: i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        self._group_of = {name: groups_of[p] for name, p in named}
+        self._compressor = compressor
+        self._settings = settings
+        self._process_set = process_set
+        self._overlap = overlap
+        self._groups = groups
+        self._gatherer = HorovodTransport(process_set)
+        alone = process_set.size() == 1
+        self._transport: Transport = LoopbackTransport() if alone else self._gatherer
+        self.passes = check_passes(passes)
+        self._sparse: tuple[str, ...] = ()
+        self._sparse_known = False
+        self._plan_for(())
+        self._prefix = self._check_plan()
+        self._passes_done: Counter[str] = Counter()
+        self._steps_checked = 0
+        self._hooks: list[Any] = [_register(p, self._on_gradient) for _, p in named]
+        self._quiet = False
+
+    # --- planning ---
+
+    def _plan_for(self, sparse_names: tuple[str, ...]) -> None:
+        """Plan for all parameters but those whose gradients are sparse and stay so."""
+        named = [(name, p) for name, p in self._named if name not in sparse_names]
+        plan = make_plan(
+            self._compressor,
+            specs_in_gradient_order(named),
+            bucket_bytes=self._settings.bucket_bytes,
+            groups=self._groups,
+            settings=self._settings.as_text(),
+        )
+        self._sparse = sparse_names
+        self._worker = Worker(plan, self._process_set.rank(), self._process_set.size(), self._learning_rate)
+        self._bucket_of = {
+            name: number
+            for number, bucket in enumerate(plan.buckets)
+            for i in bucket
+            for name, _ in plan.units[i].parameters
+        }
+        self._missing = Counter(self._bucket_of.values())
+        self._trips: dict[int, RoundTrip] = {}
+        self._gathers: dict[str, Callable[[], torch.Tensor]] = {}
+
+    def _learning_rate(self, name: str) -> float | None:
+        # Groups are looked up anew: loading an optimizer's state replaces them.
+        return self._optimizer.param_groups[self._group_of[name]].get("lr")
+
+    def _check_plan(self) -> str:
+        """Compare plans across ranks; return the prefix of this exchange's collectives."""
+        number = _made[self._process_set.process_set_id]
+        _made[self._process_set.process_set_id] += 1
+        prefix = f"hvd_compress.{number}"
+        check_agreement(self.plan, lambda item: self._gather(item, f"{prefix}.plan"))
+        return prefix
+
+    def _gather(self, item: Any, name: str) -> Sequence[Any]:
+        return [item] if sparse.is_alone(self._transport) else self._gatherer.gather_objects(item, name)
+
+    def _agree_on_sparse(self) -> None:
+        """Find out, once and on all ranks, which gradients are sparse; a rank without a gradient cannot know."""
+        own = [name for name, p in self._named if p.grad is not None and p.grad.is_sparse]
+        found = {name for names in self._gather(own, f"{self._prefix}.sparse") for name in names}
+        names = tuple(name for name, _ in self._named if name in found)
+        if not self._settings.sparse_as_dense and names != self._sparse:
+            self._plan_for(names)
+        self._sparse_known = True
+
+    # --- during backward ---
+
+    def _on_gradient(self, parameter: torch.Tensor) -> None:
+        name = self._name[parameter]  # type: ignore[index]
+        self._passes_done[name] += 1
+        if self._passes_done[name] > self.passes:
+            raise UsageError(
+                f"Parameter {name!r} had {self._passes_done[name]} backward passes before step(); raise "
+                f"backward_passes_per_step (now {self.passes}), or call step() or synchronize() in between."
+            )
+        if self._passes_done[name] < self.passes or name not in self._bucket_of:
+            return
+        bucket = self._bucket_of[name]
+        self._missing[bucket] -= 1
+        if not (self._overlap and self._sparse_known):
+            return
+        with torch.no_grad():
+            if self._missing[bucket] == 0:
+                self._start(bucket)
+            for trip in self._trips.values():
+                trip.advance_if_arrived()
+
+    def _start(self, bucket: int) -> None:
+        units = (self.plan.units[i] for i in self.plan.buckets[bucket])
+        gradients = {name: self._gradient(name) for unit in units for name, _ in unit.parameters}
+        exchange = self._worker.begin(bucket, gradients)
+        name = f"{self._prefix}.bucket{bucket}"
+        self._trips[bucket] = RoundTrip(exchange, self._transport, name, self.meter)
+
+    def _gradient(self, name: str) -> torch.Tensor:
+        """Return this rank's gradient as it enters the exchange."""
+        parameter = self._parameter[name]
+        if parameter.grad is None:
+            return torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        gradient = parameter.grad.detach()
+        if gradient.is_sparse:
+            if not self._settings.sparse_as_dense:
+                raise UsageError(
+                    f"The gradient of {name!r} became sparse after the first step; make it sparse from the start, or "
+                    "pass sparse_as_dense=True."
+                )
+            gradient = gradient.to_dense()
+        factor = self._settings.gradient_predivide_factor
+        return gradient if factor == 1.0 else gradient / factor
+
+    # --- after backward ---
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether gradients are on their way, or counted towards the next exchange."""
+        return bool(self._trips or self._passes_done)
+
+    @torch.no_grad()
+    def synchronize(self) -> None:
+        """Exchange what is not under way yet, wait for everything, and put mean gradients in `p.grad`."""
+        self._check_nothing_is_new()
+        if not self._sparse_known:
+            self._agree_on_sparse()
+        for name in self._sparse:
+            p = self._parameter[name]
+            if not sparse.is_alone(self._transport):
+                self._gathers[name] = sparse.start_gather(
+                    p.grad, p, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set
+                )
+        for bucket in range(len(self.plan.buckets)):
+            if bucket not in self._trips:
+                self._start(bucket)
+        trips = [self._trips[bucket] for bucket in range(len(self.plan.buckets))]
+        complete(trips)
+        for bucket, trip in enumerate(trips):
+            for name, mean in self._worker.finish(bucket, trip.exchange).items():
+                self._put_gradient(self._parameter[name], mean)
+        for name, wait in self._gathers.items():
+            self._parameter[name].grad = wait()
+        self._worker.end_step()
+        self._forget_passes()
+
+    def _check_nothing_is_new(self) -> None:
+        """Raise rather than let ranks drift apart by a gradient that nobody exchanges."""
+        for group in self._optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p not in self._name:
+                    raise UsageError(
+                        f"A parameter of shape {list(p.shape)} was added to the optimizer, or made trainable, after "
+                        "DistributedOptimizer was called, and is not exchanged; add and unfreeze parameters before."
+                    )
+
+    def _put_gradient(self, parameter: torch.nn.Parameter, mean: torch.Tensor) -> None:
+        factor = self._settings.gradient_predivide_factor
+        if not self._settings.average:
+            factor = float(self._process_set.size())
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        if parameter.grad.is_sparse:
+            dense = mean * factor if factor != 1.0 else mean
+            parameter.grad = dense.to_sparse(parameter.grad.sparse_dim())
+            return
+        gradient = parameter.grad.detach()
+        gradient.copy_(mean)
+        if factor != 1.0:
+            gradient.mul_(factor)
+
+    def _forget_passes(self) -> None:
+        self._trips.clear()
+        self._gathers.clear()
+        self._passes_done.clear()
+        self._missing = Counter(self._bucket_of.values())
+
+    def after_step(self) -> None:
+        """Compare replicas across ranks after the first step, and at every so many if asked."""
+        every = self._settings.check_replicas_every
+        done = self.meter.steps
+        due = self._steps_checked == 0 or (every > 0 and done % every == 0)
+        if done > self._steps_checked and due:
+            self._steps_checked = done
+            check_replicas(self._named, lambda item: self._gather(item, f"{self._prefix}.replicas"), done)
+
+    # --- what a user may ask ---
+
+    @property
+    def plan(self) -> Plan:
+        """Units, buckets and how they travel; equal on all ranks."""
+        return self._worker.plan
+
+    @property
+    def meter(self) -> Meter:
+        """Bytes, collectives and seconds so far."""
+        return self._worker.meter
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return this rank's compression state (residuals, factors); every rank saves its own."""
+        return {"sparse": list(self._sparse), **self._worker.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over a state that `state_dict` returned on this rank.
+
+        Raises:
+            ConfigurationError: it is of another compressor, world size, rank or model.
+        """
+        if self.in_flight:
+            raise UsageError("Compression state cannot be loaded between backward() and step(); load it before.")
+        if tuple(saved.get("sparse", ())) != self._sparse:
+            self._plan_for(tuple(saved["sparse"]))
+        self._worker.load_state_dict(saved)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether steps are not exchanged just now."""
+        return self._quiet
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let the optimizer step without any exchange or check, as to initialise its state."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
