@@ -30,6 +30,7 @@ class Context:
 
     Args:
         ops: array operations of the library and device that hold the gradient.
+        spec: of the gradient that is handed to `exchange`.
         name: the unit's name, equal on all ranks.
         step: steps done before this one, from 0.
         rank: this worker, 0 <= rank < world_size.
@@ -39,6 +40,7 @@ class Context:
     """
 
     ops: ArrayOps
+    spec: Spec
     name: str
     step: int
     rank: int
@@ -47,8 +49,8 @@ class Context:
     feedback: bool = False
 
     def with_feedback(self) -> Context:
-        """Return the context under which a wrapper that keeps the rest calls its inner operator."""
-        return replace(self, feedback=True)
+        """Return the context under which a wrapper that keeps the rest, in wide numbers, calls its inner operator."""
+        return replace(self, spec=self.spec.wide, feedback=True)
 
 
 class Operator(ABC):

@@ -1,4 +1,4 @@
-"""Drivers: what answers an exchange's requests. The framework drivers have rooms of their own (`hvd_compress.torch`)."""
+"""Drivers: what answers an exchange's requests; those of frameworks have rooms of their own (`hvd_compress.torch`)."""
 
 from .simulate import Simulator
 from .transport import LoopbackTransport, RoundTrip, Transport, complete

@@ -60,14 +60,8 @@ class Worker:
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             grad, ops = _unit_gradient(unit, gradients)
-            context = Context(
-                ops,
-                unit.name,
-                self.step,
-                self.rank,
-                self.world_size,
-                self._learning_rate(unit.parameters[0][0]),
-            )
+            rate = self._learning_rate(unit.parameters[0][0])
+            context = Context(ops, unit.spec, unit.name, self.step, self.rank, self.world_size, rate)
             state = self._take_state(unit, ops)
             exchanges[unit.name] = (unit.operator.exchange(grad, state, context), ops)
         self._out.add(bucket)

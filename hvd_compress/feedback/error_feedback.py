@@ -68,15 +68,13 @@ class ErrorFeedback(Operator):
         return {"error": error, "inner": operator_of(self.inner, spec.wide).leaves(spec.wide)}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops = context.ops
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec = context.ops, context.spec
         inner = operator_of(self.inner, spec.wide)
         memory, same = state["error"], self.a == self.b
         grad = ops.cast(grad, spec.wide.dtype)
-        if same and self.a == 1.0:
-            corrected = ops.add_(memory, grad)
-        else:
-            corrected = ops.add_(ops.copy(grad), memory, self.a)
+        # The sum may take the memory's place only where the memory itself is not needed again.
+        reuse = same and self.a == 1.0
+        corrected = ops.add_(memory, grad) if reuse else ops.add_(ops.copy(grad), memory, self.a)
         result = yield from inner.exchange(corrected, state["inner"], context.with_feedback())
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
         error = rest if same else ops.add_(rest, memory, self.b - self.a)

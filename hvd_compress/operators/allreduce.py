@@ -38,8 +38,7 @@ class AllReduce(Operator):
     codec: Codec
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, codec = context.ops, self.codec
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec, codec = context.ops, context.spec, self.codec
         kind, divisor = self._reduction(spec, context.world_size)
         if divisor != 1:
             grad = ops.scale_(grad, 1.0 / divisor)

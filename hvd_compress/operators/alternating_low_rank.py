@@ -67,8 +67,7 @@ class AlternatingLowRank(Operator):
         return {"p": Leaf((self._rank(spec), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, even = context.ops, context.step % 2 == 0
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec, even = context.ops, context.spec, context.step % 2 == 0
         matrix = as_matrix(grad, spec, ops)
         basis = ops.orthonormal_rows(live_rows(state["q"], state["q_start"], ops) if even else state["p"])
         local = ops.matmul(basis, matrix, transpose_b=even)

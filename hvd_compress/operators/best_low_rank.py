@@ -51,8 +51,7 @@ class BestLowRank(Operator):
         return saves(spec, self.rank, self.min_saving)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops = context.ops
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec = context.ops, context.spec
         matrix = as_matrix(grad, spec, ops)
         (average,) = yield [Mean(matrix)]
         basis = ops.leading_left_vectors(average, min(*spec.matrix_shape, self.rank))

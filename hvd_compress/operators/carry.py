@@ -9,7 +9,7 @@ from .two_way import TwoWay
 
 
 def operator_of(compressor: Operator | Codec, spec: Spec) -> Operator:
-    """Return the operator for a gradient of `spec`: a codec moves by `AllReduce` where it can be summed, else `TwoWay`."""
+    """Return the operator for a gradient: a codec moves by `AllReduce` where it can be summed, else by `TwoWay`."""
     if isinstance(compressor, Operator):
         return compressor
     return AllReduce(compressor) if compressor.summable(spec) else TwoWay(compressor)

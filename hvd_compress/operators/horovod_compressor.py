@@ -36,8 +36,7 @@ class HorovodCompressor(Operator):
         return HorovodCompressor(f"{owner.__module__}:{owner.__qualname__}")
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, compressor = context.ops, self._load()
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec, compressor = context.ops, context.spec, self._load()
         kind, divisor = self._reduction(spec, context.world_size)
         if divisor != 1:
             grad = ops.scale_(grad, 1.0 / divisor)
@@ -75,6 +74,6 @@ class HorovodCompressor(Operator):
             found = None
         if not (hasattr(found, "compress") and hasattr(found, "decompress")):
             raise ConfigurationError(
-                f"{self.path!r} names no Horovod compressor; give 'module:Class' of a class with compress and decompress."
+                f"{self.path!r} names no Horovod compressor; give 'module:Class' of one with compress and decompress."
             )
         return found

@@ -78,8 +78,7 @@ class LowRank(Operator):
         return {"q": factor, "q_start": factor} if self.warm_start else {"q_start": factor}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops = context.ops
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec = context.ops, context.spec
         matrix = as_matrix(grad, spec, ops)
         q = self._starting_factor(state, ops, context)
         rest: Array | None = None

@@ -40,8 +40,7 @@ class TwoWay(Operator):
     codec: Codec
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, codec, world = context.ops, self.codec, context.world_size
-        spec = Spec(ops.shape(grad), ops.dtype(grad))
+        ops, spec, codec, world = context.ops, context.spec, self.codec, context.world_size
         shard = self._shard(spec, world)
         key = (context.name, context.step, context.rank)
         rows = _shards(grad, shard.size * world, world, ops)

@@ -41,10 +41,9 @@ class Warmup(Operator):
         return operator_of(self.then, spec).leaves(spec)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        spec = Spec(context.ops.shape(grad), context.ops.dtype(grad))
-        if context.step >= self.steps:
-            return (yield from operator_of(self.then, spec).exchange(grad, state, context))
-        return (yield from dense_operator(spec).exchange(grad, state, context))
+        spec = context.spec
+        operator = operator_of(self.then, spec) if context.step >= self.steps else dense_operator(spec)
+        return operator.exchange(grad, state, context)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         operator = operator_of(self.then, spec) if step >= self.steps else dense_operator(spec)

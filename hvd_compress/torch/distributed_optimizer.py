@@ -107,9 +107,7 @@ def _check_supported(optimizer: torch.optim.Optimizer, op: Any) -> None:
     if not stock.is_initialized():
         raise UsageError("Horovod is not initialised; call hvd.init() before hvd.DistributedOptimizer().")
     if optimizer in _wrapped or hasattr(optimizer, "skip_synchronize"):
-        raise ConfigurationError(
-            "This optimizer is distributed already; call DistributedOptimizer once, on the plain one."
-        )
+        raise ConfigurationError("This optimizer is distributed already; wrap the plain one, once.")
     if op not in (stock.Average, stock.Sum, stock.Adasum):
         raise ConfigurationError(f"op={op!r} cannot combine compressed gradients; use hvd.Average or hvd.Sum.")
     if os.environ.get("HOROVOD_ELASTIC") == "1":

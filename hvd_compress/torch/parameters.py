@@ -21,7 +21,7 @@ def named_gradients(optimizer: torch.optim.Optimizer, named_parameters: Iterable
         named_parameters: pairs of name and parameter, usually `model.named_parameters()`; None numbers them.
 
     Raises:
-        ConfigurationError: names are not unique, a parameter of the optimizer is not named, or one is not floating point.
+        ConfigurationError: a name is used twice, a parameter has none, or one is not floating point.
     """
     groups = optimizer.param_groups
     if named_parameters is None:
@@ -45,7 +45,7 @@ def named_gradients(optimizer: torch.optim.Optimizer, named_parameters: Iterable
         if not p.dtype.is_floating_point:
             kind = str(p.dtype).removeprefix("torch.")
             raise ConfigurationError(
-                f"Parameter {name!r} is {kind}; gradients are real floating-point numbers: leave it out of the optimizer."
+                f"Parameter {name!r} is {kind}; gradients are real floating-point: leave it out of the optimizer."
             )
         if p.requires_grad:
             chosen.setdefault(p, name)  # a tied parameter has one gradient, under its first name

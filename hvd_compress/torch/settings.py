@@ -40,7 +40,7 @@ class Settings:
             raise ConfigurationError(f"bucket_bytes={self.bucket_bytes!r}: give a number of bytes greater than 0.")
         if self.check_replicas_every < 0:
             raise ConfigurationError(
-                f"check_replicas_every={self.check_replicas_every!r}: give a number of steps, or 0 for the first step only."
+                f"check_replicas_every={self.check_replicas_every!r}: give a number of steps, or 0 for the first only."
             )
 
     def as_text(self) -> dict[str, object]:

@@ -103,7 +103,7 @@ class Facts:
     tensorflow: Library = Library()
     keras: Library = Library()
     mpi4py: Library = Library()
-    horovod: Horovod = Horovod()
+    horovod: Horovod = field(default_factory=Horovod)
     launchers: Mapping[str, Launcher] = field(default_factory=dict)
     starts: Mapping[str, Start] = field(default_factory=dict)
     runs: Mapping[str, Run] = field(default_factory=dict)
