@@ -14,6 +14,7 @@ import hashlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -326,17 +327,16 @@ class TorchOps(ArrayOps):
 
 
 _NUMPY = NumPyOps()
-
-
-def _torch_ops(x: Array) -> ArrayOps | None:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(x, torch.Tensor):
-        return TorchOps(x.device)
-    return None
+_torch_ops_on = lru_cache(maxsize=None)(TorchOps)
 
 
 def _numpy_ops(x: Array) -> ArrayOps | None:
     return _NUMPY if isinstance(x, (np.ndarray, np.generic)) else None
+
+
+def _torch_ops(x: Array) -> ArrayOps | None:
+    torch = sys.modules.get("torch")
+    return _torch_ops_on(x.device) if torch is not None and isinstance(x, torch.Tensor) else None
 
 
 _LIBRARIES: tuple[Callable[[Array], ArrayOps | None], ...] = (_numpy_ops, _torch_ops)

@@ -10,7 +10,7 @@ from ..ops import ArrayOps
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cast(Codec):
     """Round every element to a 16-bit floating-point number, nearest, ties to even: C(x) = fl16(x).
 

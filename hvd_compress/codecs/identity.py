@@ -10,7 +10,7 @@ from ..ops import ArrayOps
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Identity(Codec):
     """No compression: C(x) = x."""
 

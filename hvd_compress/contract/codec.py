@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, final
 
 from ..ops import ArrayOps, ops_of
 from .request import Array
+from .settings import Settings
 from .spec import DTYPE_BYTES, Spec
 
 T = TypeVar("T")
@@ -36,8 +37,8 @@ class _OnClassToo(Generic[T]):
         return self._function.__get__(target, owner)  # type: ignore[no-any-return]
 
 
-class Codec(ABC):
-    """A local way to write a gradient in fewer bytes. Subclasses are final frozen dataclasses."""
+class Codec(Settings, ABC):
+    """A local way to write a gradient in fewer bytes. Subclasses are final dataclass(frozen=True, repr=False)."""
 
     @abstractmethod
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from ..errors import StockOptimizerError
 from .request import Array, Exchange
+from .settings import Settings
 from .spec import Spec
 from .state import Leaves, State
 from .traffic import Traffic, traffic_bytes
@@ -53,8 +54,11 @@ class Context:
         return replace(self, spec=self.spec.wide, feedback=True)
 
 
-class Operator(ABC):
-    """How a group of workers turns its gradients into one update. Subclasses are final frozen dataclasses."""
+class Operator(Settings, ABC):
+    """How a group of workers turns its gradients into one update.
+
+    Subclasses are final and `@dataclass(frozen=True, repr=False)`.
+    """
 
     @abstractmethod
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:

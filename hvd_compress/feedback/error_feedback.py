@@ -24,7 +24,7 @@ from ..operators import operator_of
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ErrorFeedback(Operator):
     """Memory around any compressor: p = g + a h; s = C(p); h <- b h + (g - s), h starting from zero.
 

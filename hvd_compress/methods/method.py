@@ -9,7 +9,7 @@ from ..contract import Array, Context, Exchange, Leaves, Operator, Spec, State, 
 
 
 class Method(Operator):
-    """An operator that is defined by an expression over others; subclasses are final frozen dataclasses."""
+    """An operator that is defined by an expression over others; subclasses are as those of `Operator`."""
 
     @abstractmethod
     def expression(self) -> Operator:

@@ -13,7 +13,7 @@ from .method import Method
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PowerSGD(Method):
     """Rank-r power iteration with warm start and error feedback; vectors and small matrices travel dense.
 

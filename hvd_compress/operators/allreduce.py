@@ -24,7 +24,7 @@ from ..errors import ConfigurationError
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AllReduce(Operator):
     """Encode, average the payloads over all ranks, decode: mean = D(1/W sum_i E(g_i)).
 

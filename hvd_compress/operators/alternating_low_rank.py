@@ -29,7 +29,7 @@ from .matrix import as_gradient, as_matrix, saves
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AlternatingLowRank(Operator):
     """Project the mean gradient M on the last factor, from the right at even steps and from the left at odd ones.
 

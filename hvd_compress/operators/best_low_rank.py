@@ -23,7 +23,7 @@ from .matrix import as_gradient, as_matrix, saves
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BestLowRank(Operator):
     """The best rank-r approximation of the mean gradient M: mean = U_r U_r^T M, with U_r from the SVD of M.
 

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HorovodCompressor(Operator):
     """One allreduce between a Horovod compressor's two halves: mean = decompress(1/W sum_i compress(g_i)).
 

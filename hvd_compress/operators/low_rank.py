@@ -32,7 +32,7 @@ from .matrix import as_gradient, as_matrix, saves
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LowRank(Operator):
     """Rank-r approximation of the mean gradient M = 1/W sum_i M_i.
 

@@ -25,7 +25,7 @@ from ..ops import ArrayOps
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TwoWay(Operator):
     """Every rank is the server of one shard: alltoall of encoded shards, average, encode again, allgather.
 

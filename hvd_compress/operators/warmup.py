@@ -10,7 +10,7 @@ from .carry import dense_operator, operator_of
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Warmup(Operator):
     """Average the whole gradient for the first `steps` steps, then do what `then` does.
 

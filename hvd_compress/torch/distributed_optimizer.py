@@ -19,7 +19,7 @@ from ..operators import AllReduce, HorovodCompressor
 from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
-from .settings import Settings, check_passes
+from .settings import ExchangeSettings, check_passes
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 _exchanges: weakref.WeakSet[GradientExchange] = weakref.WeakSet()
@@ -79,7 +79,7 @@ def DistributedOptimizer(
             op,
             process_set=process_set,
         )
-    settings = Settings(
+    settings = ExchangeSettings(
         average=op != stock.Sum,
         gradient_predivide_factor=float(gradient_predivide_factor),
         sparse_as_dense=sparse_as_dense,
@@ -107,13 +107,13 @@ def _check_supported(optimizer: torch.optim.Optimizer, op: Any) -> None:
     if not stock.is_initialized():
         raise UsageError("Horovod is not initialised; call hvd.init() before hvd.DistributedOptimizer().")
     if optimizer in _wrapped or hasattr(optimizer, "skip_synchronize"):
-        raise ConfigurationError("This optimizer is distributed already; wrap the plain one, once.")
+        raise ConfigurationError("This optimizer is distributed already; wrap it once.")
     if op not in (stock.Average, stock.Sum, stock.Adasum):
         raise ConfigurationError(f"op={op!r} cannot combine compressed gradients; use hvd.Average or hvd.Sum.")
     if os.environ.get("HOROVOD_ELASTIC") == "1":
         raise ConfigurationError(
-            "Elastic jobs change the number of workers, which compression state does not follow yet; start with a fixed "
-            "number (horovodrun -np N)."
+            "Elastic jobs change the number of workers, which compression state does not follow yet; start with a "
+            "fixed number (horovodrun -np N)."
         )
 
 

@@ -22,7 +22,7 @@ from ..exchange import Meter, Plan, Worker, check_agreement, make_plan
 from . import sparse
 from .parameters import Named, specs_in_gradient_order
 from .replicas import check_replicas
-from .settings import Settings, check_passes
+from .settings import ExchangeSettings, check_passes
 from .transport import HorovodTransport
 
 # Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.
@@ -56,7 +56,7 @@ class GradientExchange:
         optimizer: torch.optim.Optimizer,
         named: Sequence[Named],
         compressor: Operator | Codec,
-        settings: Settings,
+        settings: ExchangeSettings,
         process_set: Any,
         passes: int,
         overlap: bool,

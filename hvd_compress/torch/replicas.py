@@ -28,7 +28,8 @@ def check_replicas(named: Sequence[Named], gather: Callable[[Any], Sequence[Any]
     """
     if not named:
         return
-    sums = torch.stack([s for _, p in named for s in _checksums(p)])
+    first = named[0][1].device
+    sums = torch.stack([s.to(first, non_blocking=True) for _, p in named for s in _checksums(p)])
     all_sums = np.stack(gather(sums.cpu().numpy()))
     scale = np.maximum(all_sums[0, 1::2], 1e-30)[None]
     for column in (0, 1):
@@ -44,6 +45,6 @@ def check_replicas(named: Sequence[Named], gather: Callable[[Any], Sequence[Any]
 
 
 def _checksums(parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum and the sum of magnitudes, in float64, on the CPU only when read."""
+    """Return the sum and the sum of magnitudes, in float64, on the parameter's device."""
     p = parameter.detach()
-    return p.sum(dtype=torch.float64).cpu(), p.abs().sum(dtype=torch.float64).cpu()
+    return p.sum(dtype=torch.float64), p.abs().sum(dtype=torch.float64)

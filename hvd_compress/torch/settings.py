@@ -10,8 +10,8 @@ from ..errors import ConfigurationError
 
 @final
 @dataclass(frozen=True)
-class Settings:
-    """Settings of `DistributedOptimizer` that every rank must share.
+class ExchangeSettings:
+    """ExchangeSettings of `DistributedOptimizer` that every rank must share.
 
     Args:
         average: mean over ranks; otherwise the sum.

@@ -57,7 +57,7 @@ class HorovodTransport(Transport):
         length = torch.tensor([data.numel()], dtype=torch.int64)
         lengths = stock.allgather(length, name=f"{name}.length", process_set=self._process_set).tolist()
         joined = stock.allgather(data, name=f"{name}.data", process_set=self._process_set)
-        return [pickle.loads(bytes(piece.tolist())) for piece in torch.split(joined, lengths)]
+        return [pickle.loads(piece.numpy().tobytes()) for piece in torch.split(joined, lengths)]
 
     def _global_rank(self, request: Broadcast) -> int:
         """Return the rank that Horovod means: of all processes, not of the process set."""
