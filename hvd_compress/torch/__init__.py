@@ -12,9 +12,12 @@ except ImportError as error:
         "hvd_compress.torch needs Horovod built with torch; run `python -m hvd_compress check` to see what is missing."
     ) from error
 
+from ..horovod.open_mpi import tell_where_it_lies
 from .distributed_optimizer import DistributedOptimizer
 from .functions import broadcast_optimizer_state, join
 from .gradient_exchange import GradientExchange
+
+tell_where_it_lies()
 
 __all__ = [
     "DistributedOptimizer",

@@ -56,7 +56,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], limit: float) ->
             return Ended("", f"cannot be started: {error.strerror}", 0.0)
         code = _wait(process, limit)
         texts = [_text(file) for file in (output, errors)]
-    return Ended(texts[0], _failure(code, limit, texts), time.monotonic() - started)
+    return Ended(texts[0], _failure(code, limit, texts[1]), time.monotonic() - started)
 
 
 def _wait(process: subprocess.Popen[bytes], limit: float) -> int | None:
@@ -83,7 +83,7 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _failure(code: int | None, limit: float, texts: list[str]) -> str:
+def _failure(code: int | None, limit: float, errors: str) -> str:
     if code == 0:
         return ""
     if code is None:
@@ -91,7 +91,7 @@ def _failure(code: int | None, limit: float, texts: list[str]) -> str:
     how = f"exit code {code}"
     if code < 0:
         how = f"killed by {signal.Signals(-code).name}"
-    message = message_in(texts[1]) or message_in(texts[0])
+    message = message_in(errors)
     return f"{message} ({how})" if message else how
 
 

@@ -31,29 +31,41 @@ def usable(rows: list[Row]) -> bool:
 def _verdict(facts: Facts) -> Row:
     obstacle = _obstacle(facts)
     if obstacle:
-        return Row("Verdict", "training", "error", f"cannot run: {obstacle}", "Cure the errors above, first to last.")
+        problem, cure = obstacle
+        return Row("Verdict", "training", "error", f"cannot run: {problem}", cure)
     frameworks = " and ".join(_frameworks(facts))
     return Row("Verdict", "training", "ok", f"{frameworks} with {', '.join(_ways(facts))}")
 
 
-def _obstacle(facts: Facts) -> str:
-    if facts.python < _OLDEST_PYTHON:
-        return "this Python is too old"
-    if not facts.numpy.works:
-        return "NumPy is missing"
-    if not facts.torch.works and not facts.tensorflow.works:
-        return "neither torch nor TensorFlow works"
-    if facts.horovod.version is None:
-        return "Horovod is missing"
-    if not _frameworks(facts):
-        return "Horovod works with no framework that is installed"
-    if not facts.horovod.transports & {"mpi", "gloo"}:
-        return "Horovod has neither MPI nor Gloo"
-    if not _ways(facts):
-        if facts.runs:
-            return "two processes did not reach each other by any launcher"
-        return "no launcher for the transports that Horovod has"
-    return ""
+def _obstacle(facts: Facts) -> tuple[str, str] | None:
+    """Return the first thing that training cannot do without, and what to do; None if all are there."""
+    transports = facts.horovod.transports & {"mpi", "gloo"}
+    needed = (
+        (facts.python >= _OLDEST_PYTHON, "this Python is too old", "See the row of python."),
+        (facts.numpy.works, "NumPy is missing", "See the row of numpy."),
+        (
+            facts.torch.works or facts.tensorflow.works,
+            "neither torch nor TensorFlow works",
+            "See the rows of torch and tensorflow; one of them is needed.",
+        ),
+        (facts.horovod.version is not None, "Horovod is missing", "See the row of horovod."),
+        (
+            bool(_frameworks(facts)),
+            "Horovod works with no framework that is installed",
+            "See the rows of Horovod for torch and for tensorflow; one of them is needed.",
+        ),
+        (
+            bool(transports),
+            "Horovod has neither MPI nor Gloo",
+            "See the rows of Horovod with MPI and with Gloo; one of them is needed.",
+        ),
+        (
+            bool(_ways(facts)),
+            "two processes did not reach each other" if facts.runs else "no launcher for what Horovod was built with",
+            "See the rows of the launchers; horovodrun with Gloo, or mpirun with MPI, is needed.",
+        ),
+    )
+    return next(((problem, cure) for there, problem, cure in needed if not there), None)
 
 
 def _frameworks(facts: Facts) -> list[str]:

@@ -1,0 +1,40 @@
+# Everything starts with `make help`. Python 3.10 to 3.13; another one than python3: make PYTHON=python3.12 ...
+PYTHON ?= python3
+RUN := .venv/bin/python
+DEMO_ARGS := $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format setup clean
+.SUFFIXES:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub("%", "N", $$1); printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: setup ## set up, then train a CNN on Fashion-MNIST with two workers (METHOD=... NP=...)
+	@$(RUN) examples/demo.py $(DEMO_ARGS)
+
+test: setup ## set up, then run the whole suite
+	@$(RUN) -m pytest
+
+test-%: setup ## set up, then run the multi-process tests with N ranks, as in make test-3
+	@case '$*' in *[!0-9]*|0*) echo 'make test-N takes a number of ranks, as in make test-3' >&2; exit 1;; esac
+	@HVD_COMPRESS_TEST_RANKS=$* $(RUN) -m pytest -m multiprocess
+
+check: setup ## formatting, lint and types
+	@$(RUN) -m ruff format --check --quiet || { echo 'run `make format`' >&2; exit 1; }
+	@$(RUN) -m ruff check --quiet
+	@$(RUN) -m mypy
+
+format: setup ## format the code and repair what lint can repair
+	@$(RUN) -m ruff format --quiet
+	@$(RUN) -m ruff check --fix --quiet
+
+setup: ## make .venv with Horovod, torch, TensorFlow and Open MPI, and fetch the data
+	@command -v $(PYTHON) >/dev/null || { \
+		echo 'set-up: $(PYTHON) not found: install Python 3.11 (Debian, Ubuntu: `sudo apt install python3`).' >&2; \
+		exit 1; }
+	@$(PYTHON) ci/setup.py
+
+clean: ## remove what set-up and the tools made here (the cache in ~/.cache/hvd_compress stays)
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
