@@ -17,11 +17,13 @@ from pathlib import Path
 
 from lock import Lock
 from paths import CACHE
+from preconditions import check_disk
 from problem import Problem, report
 from steps import step
 
 _SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _PACKAGE = "dataset-fashion-mnist"
+_GB = 0.2  # lists, package and files, all for a moment at once
 _IN_PACKAGE = "usr/share/datasets/fashion-mnist"
 
 # Of the unpacked contents: the package and the site compress the same bytes differently.
@@ -56,6 +58,7 @@ def ensure() -> Path:
         return folder()
     with Lock(CACHE / "fashion-mnist.lock", "another download of Fashion-MNIST"):
         if not _is_complete(folder()):
+            check_disk([folder()], _GB)
             with step("downloading Fashion-MNIST (31 MB, 10 seconds)"):
                 _fetch()
     return folder()

@@ -26,6 +26,8 @@ VERSION = "0.28.1"
 _SDIST = f"horovod-{VERSION}.tar.gz"
 _SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 _GIB_PER_JOB = 2
+_WORK = "horovod-build"
+_CHECKSUM = "sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +59,20 @@ EDITS = (
 )
 
 
-def ensure_wheel() -> Path:
-    """The wheel for what `.venv` holds, from the cache or built now."""
+def ensure_wheel() -> tuple[Path, str]:
+    """The wheel for what `.venv` holds, from the cache or built now; with it its checksum."""
     versions = installed()
     gpu, reason = nccl.find(versions.torch_cuda, Path(versions.site_packages))
     say(f"Horovod with NCCL operations: {reason}" if gpu else f"Horovod without NCCL operations: {reason}")
     home = CACHE / "horovod" / _key(versions, gpu)
     with Lock(CACHE / "horovod.lock", "another Horovod build"):
+        shutil.rmtree(CACHE / _WORK, ignore_errors=True)  # what a killed build left behind
         wheel = _cached(home)
         if wheel is None:
             wheel = _build(home, versions, gpu)
         else:
             say(f"Horovod {VERSION} for these versions is in the cache")
-    return wheel
+    return wheel, (home / _CHECKSUM).read_text()
 
 
 def _key(versions: Installed, gpu: nccl.Nccl | None) -> str:
@@ -94,7 +97,7 @@ def _cached(home: Path) -> Path | None:
     wheels = list(home.glob("*.whl"))
     if not wheels:
         return None
-    checksum = home / "sha256"
+    checksum = home / _CHECKSUM
     if len(wheels) == 1 and checksum.exists() and checksum.read_text() == _sha256(wheels[0]):
         return wheels[0]
     say("the cached Horovod wheel is damaged and will be built again")
@@ -102,8 +105,7 @@ def _cached(home: Path) -> Path | None:
 
 
 def _build(home: Path, versions: Installed, gpu: nccl.Nccl | None) -> Path:
-    work = CACHE / "horovod-build"
-    shutil.rmtree(work, ignore_errors=True)
+    work = CACHE / _WORK
     work.mkdir(parents=True)
     try:
         with step("downloading Horovod's source (10 seconds)"):
@@ -205,6 +207,7 @@ def _gpu_environ(gpu: nccl.Nccl, work: Path) -> dict[str, str]:
         "HOROVOD_NCCL_LIB": str(library),
         "HOROVOD_NCCL_LINK": "SHARED",
         "CUDA_HOME": str(gpu.cuda),
+        "CUDAToolkit_ROOT": str(gpu.cuda),
     }
 
 
@@ -242,7 +245,7 @@ def _checked(folder: Path) -> Path:
 def _keep(wheel: Path, home: Path) -> Path:
     """Into the cache, in one step: a folder that is there is complete."""
     partial = wheel.parent
-    (partial / "sha256").write_text(_sha256(wheel))
+    (partial / _CHECKSUM).write_text(_sha256(wheel))
     shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(home)

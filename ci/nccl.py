@@ -27,7 +27,7 @@ def find(torch_cuda: str | None, site_packages: Path) -> tuple[Nccl | None, str]
         return None, "this torch is a CPU build"
     cuda = toolkit()
     if cuda is None:
-        return None, "no CUDA toolkit (nvcc) found"
+        return None, "no CUDA toolkit (nvcc and its headers) found"
     cuda_version = _toolkit_version(cuda)
     if cuda_version.split(".")[0] != torch_cuda.split(".")[0]:
         return None, f"the CUDA toolkit is {cuda_version} and torch was built with {torch_cuda}"
@@ -42,12 +42,13 @@ def find(torch_cuda: str | None, site_packages: Path) -> tuple[Nccl | None, str]
 
 
 def toolkit() -> Path | None:
-    """The folder above `bin/nvcc`."""
+    """The folder of a CUDA toolkit: an `nvcc` alone may be a wrapper that lives elsewhere."""
     named = [os.environ.get(name) for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME")]
     on_path = shutil.which("nvcc")
     found = str(Path(on_path).resolve().parent.parent) if on_path else None
     for folder in (*named, found, "/usr/local/cuda"):
-        if folder and (Path(folder) / "bin" / "nvcc").exists():
+        needed = ("bin/nvcc", "include/cuda_runtime.h")
+        if folder and all((Path(folder) / file).exists() for file in needed):
             return Path(folder)
     return None
 

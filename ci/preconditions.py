@@ -13,10 +13,6 @@ from pathlib import Path
 
 from problem import FREE_SPACE, Problem
 
-# Measured: environment 2.8 GB, build 0.6 GB, downloads 1 GB; the rest is room to unpack.
-_GB_FROM_SCRATCH = 8
-_GB_TO_COMPLETE = 2
-
 # The oldest that compiles torch's C++20 headers.
 _OLDEST_GXX = 11
 
@@ -56,12 +52,11 @@ def check_paths(folders: Iterable[Path]) -> None:
             )
 
 
-def check_disk(folders: Iterable[Path], from_scratch: bool) -> None:
-    needed = _GB_FROM_SCRATCH if from_scratch else _GB_TO_COMPLETE
+def check_disk(folders: Iterable[Path], needed: float) -> None:
     for folder in folders:
         free = shutil.disk_usage(_existing(folder)).free / 1e9
         if free < needed:
-            raise Problem(f"{folder} has {free:.1f} GB free and set-up needs about {needed} GB: {FREE_SPACE}")
+            raise Problem(f"{folder} has only {free:.1f} GB free and this needs about {needed} GB: {FREE_SPACE}")
 
 
 def _existing(folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""What the examples share; nothing here is needed to use hvd_compress."""

@@ -1,0 +1,44 @@
+"""The axes of the generic laws: a test that takes `row`, `library` or `world_size` runs for all of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import CUDA, NUMPY, ROWS, TORCH, WORLD_SIZES, Library, Row
+from hypothesis import settings
+
+settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
+settings.load_profile("quick")
+torch.set_num_threads(1)
+
+NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = set(metafunc.fixturenames) - _parametrized(metafunc)
+    if {"row", "library"} <= names:
+        pairs = [_pair(row, library) for library in (NUMPY, TORCH) for row in ROWS if library.name in row.libraries]
+        metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(ROWS)])
+    elif "row" in names:
+        metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
+    elif "library" in names:
+        cuda = pytest.param(CUDA, id="cuda", marks=[pytest.mark.cuda, NO_DEVICE])
+        metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in (NUMPY, TORCH)), cuda])
+    if "world_size" in names:
+        metafunc.parametrize("world_size", WORLD_SIZES, ids=lambda n: f"W{n}")
+
+
+def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
+    """Return the arguments that the test gives values of its own."""
+    given = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    return {name.strip() for names in given for name in (names.split(",") if isinstance(names, str) else names)}
+
+
+def _pair(row: Row, library: Library) -> object:
+    return pytest.param(row, library, id=f"{row.id}-{library.name}")
+
+
+def _on_cuda(rows: list[Row]) -> list[object]:
+    """Return the rows on a CUDA device; where there is none, one that says so."""
+    shown = [row for row in rows if "torch" in row.libraries] if torch.cuda.is_available() else rows[:1]
+    return [pytest.param(row, CUDA, id=f"{row.id}-cuda", marks=[pytest.mark.cuda, NO_DEVICE]) for row in shown]

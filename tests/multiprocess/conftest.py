@@ -1,0 +1,62 @@
+"""One launch per launcher and number of ranks runs all the checks selected for it; every check is a test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from launching import Launch, Outcome, Results, run_checks
+from workers import harness
+
+
+def launches(session: str) -> list[Launch]:
+    """Return the launches of a session; HVD_COMPRESS_TEST_RANKS=N makes every one of N ranks."""
+    ranks = os.environ.get("HVD_COMPRESS_TEST_RANKS")
+    if ranks is not None:
+        if not ranks.isdigit() or int(ranks) < 1:
+            raise pytest.UsageError(f"HVD_COMPRESS_TEST_RANKS={ranks!r}: give a number of ranks of at least 1.")
+        launchers = ("gloo", "mpi") if session == "horovod" else ("mpi4py",)
+        return [Launch(launcher, int(ranks)) for launcher in launchers]
+    if session == "horovod":
+        return [Launch("alone", 1), Launch("gloo", 2), Launch("mpi", 2), Launch("gloo", 3)]
+    return [Launch("mpi4py", 2), Launch("mpi4py", 3)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if not {"launch", "check"} <= set(metafunc.fixturenames):
+        return
+    session, prefixes = metafunc.module.SESSION, tuple(f"{name}." for name in metafunc.module.MODULES)
+    pairs = [
+        pytest.param(launch, check.name, id=f"{launch}-{check.name}")
+        for launch in getattr(metafunc.module, "LAUNCHES", None) or launches(session)
+        for check in harness.CHECKS.values()
+        if check.name.startswith(prefixes)
+        if launch.ranks >= check.min_ranks
+        if not check.launchers or launch.launcher in check.launchers
+    ]
+    # Tests of one launch stay together, so that the launches follow one another.
+    metafunc.parametrize(("launch", "check"), pairs, scope="session")
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Outcomes by launch and check; the first one asked for runs all that are selected for its launch and module."""
+    outcomes: dict[tuple[object, Launch], dict[str, Outcome]] = {}
+    wanted: dict[tuple[object, Launch], list[str]] = {}
+    modules = {}
+    for item in request.session.items:
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if {"launch", "check"} <= set(given):
+            wanted.setdefault((item.module, given["launch"]), []).append(given["check"])
+            modules[(given["launch"], given["check"])] = item.module
+
+    def outcome_of(launch: Launch, check: str) -> Outcome:
+        module = modules[(launch, check)]
+        key = (module, launch)
+        if key not in outcomes:
+            checks = {name: harness.CHECKS[name].seconds for name in wanted[key]}
+            worker_modules = [f"workers.{name}" for name in module.MODULES]
+            outcomes[key] = run_checks(launch, worker_modules, checks, tmp_path_factory.mktemp(str(launch)))
+        return outcomes[key][check]
+
+    return outcome_of

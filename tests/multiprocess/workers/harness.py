@@ -1,0 +1,93 @@
+"""What a worker process runs: named checks, one after the other, with one line of JSON per check and rank."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+# Above what any check needs on two busy cores, and short enough that a deadlock does not hold up the suite.
+SECONDS = 30.0
+START_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named check: every rank calls `function` at the same time.
+
+    Args:
+        name: "module.function", with "[case]" if it has cases.
+        function: takes no argument; an exception is a failure.
+        seconds: the time limit; a check that runs into it ends the launch.
+        min_ranks: the number of ranks below which it says nothing.
+        launchers: those it is for; all of its session if empty.
+    """
+
+    name: str
+    function: Callable[[], None]
+    seconds: float
+    min_ranks: int
+    launchers: tuple[str, ...]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(
+    *,
+    seconds: float = SECONDS,
+    min_ranks: int = 1,
+    cases: Iterable[Any] | None = None,
+    launchers: Sequence[str] = (),
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a check, or as one check for every case; a case is an argument that tells by its str."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        if cases is None:
+            CHECKS[name] = Check(name, function, seconds, min_ranks, tuple(launchers))
+            return function
+        for case in cases:
+            full = f"{name}[{case}]"
+            CHECKS[full] = Check(full, _bound(function, case), seconds, min_ranks, tuple(launchers))
+        return function
+
+    return register
+
+
+def _bound(function: Callable[..., None], case: Any) -> Callable[[], None]:
+    return lambda: function(case)
+
+
+def run(checks: Sequence[Check], folder: Path, rank: int, gather: Callable[[bool], Sequence[bool]]) -> bool:
+    """Run checks in order; return False as soon as one has failed on some rank, since ranks then are out of step.
+
+    Args:
+        checks: the same on every rank.
+        folder: gets `rank<n>.jsonl` with results and `rank<n>.stacks` with the stacks at a time limit.
+        rank: of this process.
+        gather: returns the flags of all ranks.
+    """
+    with open(folder / f"rank{rank}.jsonl", "w") as log, open(folder / f"rank{rank}.stacks", "w") as stacks:
+        for item in checks:
+            faulthandler.dump_traceback_later(item.seconds, exit=True, file=stacks)
+            _write(log, check=item.name, event="start")
+            started, error = time.perf_counter(), None
+            try:
+                item.function()
+            except BaseException:
+                error = traceback.format_exc()
+            _write(log, check=item.name, event="end", error=error, seconds=round(time.perf_counter() - started, 3))
+            if any(gather(error is not None)):
+                return False
+        faulthandler.cancel_dump_traceback_later()
+    return True
+
+
+def _write(log: TextIO, **fields: object) -> None:
+    print(json.dumps(fields), file=log, flush=True)

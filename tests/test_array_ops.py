@@ -1,0 +1,98 @@
+"""The array operations that algorithms rest on, alike in every library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from cases import Library, assert_close, bits, dtype_of, wide
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvd_compress.ops import ops_of, random_generator
+
+sizes = st.integers(1, 8)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@given(r=sizes, more=st.integers(0, 8), rank=st.integers(0, 8), scale=st.sampled_from([1e-30, 1.0, 1e30]))
+def test_orthonormal_rows_span_at_least_the_rows(name: str, r: int, more: int, rank: int, scale: float) -> None:
+    """For every matrix, of any rank down to zero."""
+    n, library = r + more, Library(name)
+    random = np.random.default_rng([r, n, rank])
+    x = random.standard_normal((r, min(rank, r))) @ random.standard_normal((min(rank, r), n))
+    array = library.array(x * scale, "float64")
+    q = wide(ops_of(array).orthonormal_rows(array))
+    assert_close(q @ q.T, np.eye(r), 1e-12)
+    assert_close(x @ q.T @ q, x, 1e-12, scale=10.0)
+
+
+def test_normal_numbers_depend_on_the_key_alone(library: Library) -> None:
+    ops = ops_of(library.array(0.0))
+    first = ops.normal((3, 4), "float32", (0, "w", 1))
+    assert bits(first) == bits(ops.normal((3, 4), "float32", (0, "w", 1)))
+    assert bits(first) == random_generator((0, "w", 1)).standard_normal((3, 4)).astype(np.float32).tobytes()
+    for key in ((1, "w", 1), (0, "v", 1), (0, "w", 2), (0, "w"), (0, "w1"), ("0", "w", 1)):
+        assert bits(ops.normal((3, 4), "float32", key)) != bits(first)
+
+
+def test_normal_numbers_are_normal(library: Library) -> None:
+    """Mean 0 and variance 1 within five standard errors."""
+    x = wide(ops_of(library.array(0.0)).normal((20_000,), "float64", (0, "w")))
+    assert abs(x.mean()) < 5 / np.sqrt(x.size)
+    assert abs(x.var() - 1) < 5 * np.sqrt(2 / x.size)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16", "uint8", "int64"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (5,), (2, 3)], ids=str)
+def test_bytes_and_back(library: Library, dtype: str, shape: tuple[int, ...]) -> None:
+    x = library.array(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype)
+    ops = ops_of(x)
+    raw = ops.as_bytes(x)
+    assert dtype_of(raw) == "uint8"
+    assert tuple(raw.shape) == (len(bits(x)),)
+    assert bits(raw) == bits(x)
+    back = ops.from_bytes(raw, dtype)
+    assert (dtype_of(back), bits(back)) == (dtype, bits(x))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)], ids=str)
+def test_bfloat16_bits_keep_the_shape(library: Library, shape: tuple[int, ...]) -> None:
+    x = library.array(np.ones(shape))
+    bfloat16 = ops_of(x).to_bfloat16_bits(x)
+    assert (tuple(bfloat16.shape), dtype_of(bfloat16)) == (shape, "int16")
+    assert tuple(ops_of(x).from_bfloat16_bits(bfloat16, "float32").shape) == shape
+
+
+def test_a_copy_is_contiguous_and_ones_own(library: Library) -> None:
+    x = library.array(np.arange(6).reshape(2, 3))
+    turned = x.T
+    copy = ops_of(x).copy(turned)
+    assert copy.is_contiguous() if isinstance(x, torch.Tensor) else copy.flags.c_contiguous
+    x[...] = 0
+    assert wide(copy).tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_leading_left_vectors_are_the_svds(library: Library) -> None:
+    x = np.random.default_rng(0).standard_normal((6, 4))
+    rows = wide(ops_of(library.array(0.0)).leading_left_vectors(library.array(x, "float64"), 2))
+    u = np.linalg.svd(x)[0][:, :2]
+    assert_close(rows.T @ rows, u @ u.T, 1e-12)
+
+
+def test_products(library: Library) -> None:
+    random = np.random.default_rng(0)
+    a, b, x = random.standard_normal((2, 5)), random.standard_normal((2, 3)), random.standard_normal((5, 3))
+    ops = ops_of(library.array(0.0))
+    left, right, into = (library.array(array, "float64") for array in (a, b, x))
+    assert_close(ops.matmul(left, right, transpose_a=True), a.T @ b, 1e-13)
+    assert_close(ops.matmul(right, into, transpose_b=True), b @ x.T, 1e-13)
+    assert_close(ops.subtract_product_(into, left, right), x - a.T @ b, 1e-13)
+
+
+def test_operations_know_their_device(library: Library) -> None:
+    x = library.array(np.ones(2))
+    assert ops_of(x) == ops_of(library.array(np.zeros(1)))
+    assert hash(ops_of(x)) == hash(ops_of(library.array(np.zeros(1))))
+    assert ops_of(np.zeros(1)) != ops_of(torch.zeros(1))
+    assert ops_of(torch.zeros(1)) != ops_of(torch.zeros(1, device="meta"))

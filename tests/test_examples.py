@@ -1,0 +1,188 @@
+"""Every example runs, with few steps and a small data set made here."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from hvd_compress import Cast
+from hvd_compress.horovod import launch
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+BIN = Path(sys.executable).parent
+RANKS = os.environ.get("HVD_COMPRESS_TEST_RANKS", "2")
+MPIRUN = [str(BIN / "mpirun"), "--oversubscribe", "--bind-to", "none", "-np", RANKS]
+SECONDS = 150
+TRAIN_IMAGES, TEST_IMAGES, STEPS = 256, 60, 6
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in Fashion-MNIST's format: the label is the brightest band of the image."""
+    folder, chance = tmp_path_factory.mktemp("fashion-mnist"), np.random.default_rng(0)
+    for part, count in (("train", TRAIN_IMAGES), ("t10k", TEST_IMAGES)):
+        labels = chance.integers(10, size=count).astype(np.uint8)
+        images = chance.integers(100, size=(count, 28, 28)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 3] += 150
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+def run(command: Sequence[str | Path], data: Path, seconds: float = SECONDS) -> tuple[int, str]:
+    """Return the exit code and everything printed; whatever is left when the time is up is ended."""
+    environment = {**launch.environment(), "HVD_COMPRESS_DATA": str(data), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+            child.kill()
+        output, _ = process.communicate()
+        pytest.fail(f"did not end within {seconds} s:\n{output}")
+    return process.returncode, output
+
+
+def succeed(command: Sequence[str | Path], data: Path) -> str:
+    code, output = run(command, data)
+    assert code == 0, output
+    return output
+
+
+def demo(data: Path, folder: Path, *arguments: str) -> list[str | Path]:
+    common = ["--np", RANKS, "--steps", str(STEPS), "--batch-size", "8", "--output", str(folder)]
+    return [sys.executable, EXAMPLES / "demo.py", *common, "--limit", str(SECONDS), *arguments]
+
+
+def test_every_example_has_a_test() -> None:
+    tests = Path(__file__).read_text()
+    for script in EXAMPLES.glob("*.py"):
+        assert script.name in tests
+
+
+def test_simulate(data: Path) -> None:
+    output = succeed([sys.executable, EXAMPLES / "simulate.py", "--workers", "3", "--steps", "20"], data)
+    for method in ("dense", "fp16", "bf16", "powersgd:rank=1", "powersgd:rank=4"):
+        assert method in output
+
+
+def test_custom_compressor(data: Path) -> None:
+    output = succeed([sys.executable, EXAMPLES / "custom_compressor.py"], data)
+    errors = dict(line.split(": mean of 40 steps off by ") for line in output.splitlines() if "off by" in line)
+    assert {name: float(rest.split("%")[0]) < 10 for name, rest in errors.items()} == {
+        "int8": True,
+        "cyclic-slice": True,
+    }
+
+
+@pytest.mark.multiprocess
+def test_numpy_mpi(data: Path) -> None:
+    output = succeed([*MPIRUN, sys.executable, EXAMPLES / "numpy_mpi.py", "--steps", "10", "--batch-size", "8"], data)
+    assert "PowerSGD(rank=2): test accuracy" in output
+    assert output.count("test accuracy") == 1
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(2 * SECONDS)
+def test_fashion_mnist_under_mpirun(data: Path, tmp_path: Path) -> None:
+    script = [sys.executable, EXAMPLES / "fashion_mnist.py", "--steps", str(STEPS), "--batch-size", "8"]
+    output = succeed([*MPIRUN, *script, "--method", "fp16", "--json", tmp_path / "measured.json"], data)
+    assert f"step {STEPS}/{STEPS} loss" in output
+    assert output.count("test accuracy") == 1
+    assert json.loads((tmp_path / "measured.json").read_text())["compression"] == repr(Cast())
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(3 * SECONDS)
+def test_demo(data: Path, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- demo table: begin -->\nold\n<!-- demo table: end -->\nafter\n")
+    methods = ["dense", "powersgd:rank=2"]
+    output = succeed(demo(data, tmp_path, "--method", ",".join(methods), "--readme", str(readme)), data)
+    report = json.loads((tmp_path / "demo.json").read_text())
+
+    assert [result["method"] for result in report["results"]] == methods
+    dense, powersgd = report["results"]
+    for result in report["results"]:
+        assert result["workers"] == int(RANKS)
+        assert result["steps"] == STEPS
+        assert 0.0 <= result["accuracy"] <= 1.0
+        assert result["curve"][-1]["step"] == STEPS
+        assert set(result["milliseconds"]) == {"step", "compute", "compress", "communicate"}
+    assert dense["compression"] == "Identity()"
+    assert powersgd["compression"] == "PowerSGD(rank=2)"
+    if int(RANKS) > 1:
+        assert abs(dense["bytes_per_step"] - dense["dense_bytes_per_step"]) <= 100  # whole bytes, tensor by tensor
+        assert powersgd["bytes_per_step"] < dense["bytes_per_step"] / 20
+
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    lines = output.splitlines()
+    for result in report["results"]:
+        row = next(line for line in lines if result["method"] in line and "%" in line)
+        assert f"{result['accuracy']:.2%}" in row
+        assert f"{result['bytes_per_step']:,}" in row
+    for text in ((tmp_path / "demo.md").read_text(), readme.read_text()):
+        assert "| powersgd:rank=2 |" in text
+    assert readme.read_text().startswith("before\n<!--")
+    assert readme.read_text().endswith("-->\nafter\n")
+    assert "old" not in readme.read_text()
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(2 * SECONDS)
+def test_demo_over_mpi(data: Path, tmp_path: Path) -> None:
+    succeed(demo(data, tmp_path, "--method", "fp16", "--transport", "mpi"), data)
+    assert json.loads((tmp_path / "demo.json").read_text())["run"]["transport"] == "mpi"
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(2 * SECONDS)
+def test_demo_says_why_workers_failed(tmp_path: Path) -> None:
+    code, output = run(demo(tmp_path, tmp_path, "--method", "dense"), tmp_path / "nowhere")
+    assert code == 1
+    assert "dense: the workers failed with exit code" in output
+    assert "run `make setup`, or set HVD_COMPRESS_DATA" in output
+    assert "Traceback" not in output.split("dense: the workers")[0]
+    log = Path(output.split("the log is ")[1].split(" and ends so")[0])
+    assert log.is_file()
+
+
+@pytest.mark.multiprocess
+def test_demo_ends_workers_that_take_too_long(data: Path, tmp_path: Path) -> None:
+    code, output = run(demo(data, tmp_path, "--method", "dense", "--limit", "1"), data, seconds=60)
+    assert code == 1
+    assert "did not end within 1 s" in output
+
+
+def test_demo_refuses_unknown_methods_at_once(data: Path, tmp_path: Path) -> None:
+    code, output = run(demo(data, tmp_path, "--method", "dense,powersdg"), data)
+    assert code == 2
+    assert "did you mean 'powersgd'" in output
+    code, output = run(demo(data, tmp_path, "--method", "powersgd:rank=0"), data)
+    assert code == 2
+    assert "rank must be a whole number of at least 1" in output
+    code, output = run(demo(data, tmp_path, "--method", "powersgd:rnk=2"), data)
+    assert code == 2
+    assert "rnk" in output
