@@ -43,10 +43,9 @@ def normalize(images: Tensor, device: torch.device) -> Tensor:
     return (images.to(device, torch.float32) / 255.0 - 0.286) / 0.353
 
 
-def training_batches(batch_size: int, seed: int) -> Iterator[Any]:
+def training_batches(dataset: TensorDataset, batch_size: int, seed: int) -> Iterator[Any]:
     """Batches of this rank's shard, epoch after epoch, shuffled anew in each."""
-    dataset = load("train")
-    sampler = DistributedSampler(dataset, hvd.size(), hvd.rank(), seed=seed, drop_last=True)
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset, hvd.size(), hvd.rank(), seed=seed, drop_last=True)
     loader = DataLoader(dataset, sampler=BatchSampler(sampler, batch_size, drop_last=True), batch_size=None)
     for epoch in itertools.count():
         sampler.set_epoch(epoch)
@@ -64,10 +63,6 @@ def accuracy(model: nn.Module, test_set: TensorDataset, device: torch.device) ->
     return float(hvd.allreduce(torch.as_tensor(right, dtype=torch.float64), op=hvd.Sum, name="right")) / len(test_set)
 
 
-def steps_per_epoch(batch_size: int) -> int:
-    return max(1, len(load("train")) // hvd.size() // batch_size)
-
-
 def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     model = make_model().to(device)
@@ -80,11 +75,12 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
 
-    steps = args.steps or args.epochs * steps_per_epoch(args.batch_size)
+    training_set, test_set = load("train"), load("t10k")
+    steps = args.steps or args.epochs * (len(training_set) // hvd.size() // args.batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps + 1, cycle_momentum=False)
-    test_set, meter = load("t10k"), optimizer.exchange.meter
-    clock, curve = StepClock(meter, device), []
-    batches = itertools.islice(training_batches(args.batch_size, args.seed), steps)
+    batches = itertools.islice(training_batches(training_set, args.batch_size, args.seed), steps)
+    meter, curve = optimizer.exchange.meter, []
+    clock = StepClock(meter, device)
     with Progress(steps, hvd.rank(), hvd.size()) as progress:
         for step, (images, labels) in enumerate(batches, start=1):
             with clock.step():
@@ -95,7 +91,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
                 scheduler.step()
             if progress.due(step):
                 progress.report(step, loss.item())
-            if step % max(1, steps // args.evaluations) == 0 or step == steps:
+            if step * args.evaluations % steps < args.evaluations:
                 curve.append({"step": step, "bytes": meter.sent_bytes, "accuracy": accuracy(model, test_set, device)})
     return {
         "compression": repr(optimizer.compression),

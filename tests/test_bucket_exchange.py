@@ -109,7 +109,9 @@ def test_a_world_of_one_needs_no_network(row: Row) -> None:
             RoundTrip(worker.begin(b, gradients), LoopbackTransport(), f"bucket{b}", worker.meter) for b in buckets
         ]
         complete(trips)
-        means = {n: x for b, trip in zip(buckets, trips, strict=True) for n, x in worker.finish(b, trip.exchange).items()}
+        means = {
+            n: x for b, trip in zip(buckets, trips, strict=True) for n, x in worker.finish(b, trip.exchange).items()
+        }
         worker.end_step()
         assert {name: bits(x) for name, x in means.items()} == {name: bits(x) for name, x in expected.items()}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MODEL, NUMPY, ROWS, Library, Row, assert_close, dtype_of, normal_gradients, wide
+from cases import MODEL, ROWS, Library, Row, assert_close, dtype_of, normal_gradients, wide
 from oracles.averaging import average_models
 from oracles.collectives import lockstep
 

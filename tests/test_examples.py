@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,12 @@ def succeed(command: Sequence[str | Path], data: Path) -> str:
 def demo(data: Path, folder: Path, *arguments: str) -> list[str | Path]:
     common = ["--np", RANKS, "--steps", str(STEPS), "--batch-size", "8", "--output", str(folder)]
     return [sys.executable, EXAMPLES / "demo.py", *common, "--limit", str(SECONDS), *arguments]
+
+
+def remove_log(output: str) -> None:
+    log = Path(output.split("the log is ")[1].split(" and ends so")[0])
+    assert log.is_file()
+    shutil.rmtree(log.parent)
 
 
 def test_every_example_has_a_test() -> None:
@@ -165,8 +172,7 @@ def test_demo_says_why_workers_failed(tmp_path: Path) -> None:
     assert "dense: the workers failed with exit code" in output
     assert "run `make setup`, or set HVD_COMPRESS_DATA" in output
     assert "Traceback" not in output.split("dense: the workers")[0]
-    log = Path(output.split("the log is ")[1].split(" and ends so")[0])
-    assert log.is_file()
+    remove_log(output)
 
 
 @pytest.mark.multiprocess
@@ -174,6 +180,7 @@ def test_demo_ends_workers_that_take_too_long(data: Path, tmp_path: Path) -> Non
     code, output = run(demo(data, tmp_path, "--method", "dense", "--limit", "1"), data, seconds=60)
     assert code == 1
     assert "did not end within 1 s" in output
+    remove_log(output)
 
 
 def test_demo_refuses_unknown_methods_at_once(data: Path, tmp_path: Path) -> None:

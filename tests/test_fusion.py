@@ -56,7 +56,9 @@ def results(library: Library, asked: Sequence[Asked]) -> tuple[list[dict[int, An
 
 SHAPES = st.sampled_from([(), (1,), (3,), (2, 2), (0,), (4, 0), (1, 2, 3)])
 ASKED = st.lists(
-    st.tuples(st.sampled_from(sorted(KINDS)), SHAPES, st.sampled_from(["float16", "float32", "int32"]), st.integers(0, 2)),
+    st.tuples(
+        st.sampled_from(sorted(KINDS)), SHAPES, st.sampled_from(["float16", "float32", "int32"]), st.integers(0, 2)
+    ),
     max_size=9,
 )
 
@@ -77,14 +79,20 @@ def test_fused_is_as_if_each_travelled_alone(name: str, asked: list[Asked]) -> N
 @given(asked=ASKED)
 def test_one_collective_per_kind_and_element_type(asked: list[Asked]) -> None:
     fused = fuse(requests_of(TORCH, asked, 0))
-    full = [(kind, dtype, root if kind == "Broadcast" else None) for kind, shape, dtype, root in asked if 0 not in shape]
+    full = [
+        (kind, dtype, root if kind == "Broadcast" else None) for kind, shape, dtype, root in asked if 0 not in shape
+    ]
     assert len(fused) == len(set(full))
     assert len({f.label for f in fused}) == len(fused)
     assert sum(len(f.members) for f in fused) == len(full)
 
 
 def test_labels_are_equal_on_all_ranks_and_say_what_travels() -> None:
-    asked: list[Asked] = [("Mean", (2,), "float32", 0), ("Broadcast", (2,), "float16", 1), ("AllGather", (), "int32", 0)]
+    asked: list[Asked] = [
+        ("Mean", (2,), "float32", 0),
+        ("Broadcast", (2,), "float16", 1),
+        ("AllGather", (), "int32", 0),
+    ]
     labels = [[f.label for f in fuse(requests_of(TORCH, asked, rank))] for rank in range(WORLD)]
     assert labels[0] == ["mean.float32", "broadcast.float16.from1", "allgather.int32"]
     assert labels == [labels[0]] * WORLD

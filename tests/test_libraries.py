@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def representable(world_size: int, step: int) -> list[dict[str, np.ndarray]]:
     return [{name: rounded(rounded(x, BFLOAT16), FLOAT16) for name, x in own.items()} for own in gradients]
 
 
+@cache
 def reference(row: Row, world_size: int) -> list[Model]:
     """Return every step's means in float64 NumPy; plain averages where the row is written for another library."""
     gradients = [representable(world_size, step) for step in range(STEPS)]

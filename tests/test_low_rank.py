@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from cases import NUMPY, Library, assert_close, bits, wide
@@ -94,7 +96,7 @@ def test_warm_start_converges_to_the_best(operator: Operator) -> None:
     matrix = (u * [9.0, 8.0, 3.0, 2.0, 1.0, 0.5]) @ v.T
     simulator = Simulator(operator, 1)
     errors = [float(np.sum((matrix - simulator.step([{"w": matrix}])[0]["w"]) ** 2)) for _ in range(30)]
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(errors))
     assert errors[0] > 1.05 * best_rank_error(matrix, 2)
     assert errors[-1] == pytest.approx(best_rank_error(matrix, 2), rel=1e-6)
 

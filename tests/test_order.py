@@ -75,7 +75,9 @@ def test_dictionary_order_after_the_first_step_makes_no_difference(row: Row, lib
     straight, turned = Simulator(row.compressor, W), Simulator(row.compressor, W)
     for step in range(3):
         gradients = library.arrays(normal_gradients(W, step))
-        mixed = [dict(reversed(own.items())) if rank == step % 2 and step else own for rank, own in enumerate(gradients)]
+        mixed = [
+            dict(reversed(own.items())) if rank == step % 2 and step else own for rank, own in enumerate(gradients)
+        ]
         left, right = straight.step(gradients), turned.step(mixed)
         for mine, theirs in zip(left, right, strict=True):
             assert {name: bits(x) for name, x in mine.items()} == {name: bits(theirs[name]) for name in mine}

@@ -105,7 +105,11 @@ def test_a_bucket_closes_once_it_is_full(bucket_bytes: float, expected: list[lis
 
 
 def test_every_unit_is_in_one_bucket() -> None:
-    for options in ({"bucket_bytes": 300}, {"groups": [["d", "a"]], "bucket_bytes": 1}, {"groups": [["b"], ["c", "a"]]}):
+    for options in (
+        {"bucket_bytes": 300},
+        {"groups": [["d", "a"]], "bucket_bytes": 1},
+        {"groups": [["b"], ["c", "a"]]},
+    ):
         made = plan(**options)
         assert sorted(i for bucket in made.buckets for i in bucket) == [0, 1, 2, 3]
 

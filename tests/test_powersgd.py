@@ -41,9 +41,7 @@ class Run:
     def step(self, gradients: list[np.ndarray]) -> np.ndarray:
         outcomes, _ = lockstep(
             [
-                self.operator.exchange(
-                    g.copy(), state, Context(OPS, self.spec, "w", self.taken, rank, self.world)
-                )
+                self.operator.exchange(g.copy(), state, Context(OPS, self.spec, "w", self.taken, rank, self.world))
                 for rank, (g, state) in enumerate(zip(gradients, self.states, strict=True))
             ]
         )
@@ -200,6 +198,7 @@ def test_feedback_sends_everything_in_time() -> None:
 @pytest.mark.parametrize("world", [1, 3])
 def test_the_residual_family(a: float, b: float, world: int) -> None:
     """p = g + a h; s = C(p); h <- b h + (g - s), around the best rank-2 approximation of the mean."""
+
     def compress(step: int, corrected: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         u = np.linalg.svd(average(corrected))[0][:, :2]
         return best_rank(average(corrected), 2), [u @ u.T @ p for p in corrected]

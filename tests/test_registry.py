@@ -105,14 +105,15 @@ def test_a_taken_name_is_refused(taken: str) -> None:
 def test_an_entry_point_of_another_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by name and loaded only when it is asked for; a built-in name is not taken away."""
     (tmp_path / "third_party_compressors.py").write_text(
-        "import hvd_compress\n"
-        "def make():\n    return hvd_compress.PowerSGD(rank=3)\n"
+        "import hvd_compress\ndef make():\n    return hvd_compress.PowerSGD(rank=3)\n"
     )
     info = tmp_path / "third_party-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[hvd_compress.compressors]\nthird-party = third_party_compressors:make\npowersgd = third_party_compressors:make\n"
+        "[hvd_compress.compressors]\n"
+        "third-party = third_party_compressors:make\n"
+        "powersgd = third_party_compressors:make\n"
     )
     assert "thirdparty" not in names()
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -77,7 +77,7 @@ def test_the_edge_of_the_range_is_in_it(kind: Any, name: str, value: Any) -> Non
 
 @pytest.mark.parametrize("more", [{"warm_start": False}, {"power_iterations": 2}])
 def test_alternating_is_refused_with_what_it_cannot_do(more: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="alternate=True.*set alternate=False"):
+    with pytest.raises(ConfigurationError, match=r"alternate=True.*set alternate=False"):
         PowerSGD(alternate=True, **more)
 
 

@@ -126,16 +126,12 @@ def test_a_state_of_another_compressor_is_refused() -> None:
 
 def test_a_state_of_another_world_size_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="world_size 3"):
-        Simulator(PowerSGD(rank=2), W).load_state_dicts(
-            saved_states(world=3), NUMPY.arrays(normal_gradients(W))
-        )
+        Simulator(PowerSGD(rank=2), W).load_state_dicts(saved_states(world=3), NUMPY.arrays(normal_gradients(W)))
 
 
 def test_a_state_of_another_rank_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="rank 1"):
-        Simulator(PowerSGD(rank=2), W).load_state_dicts(
-            saved_states()[::-1], NUMPY.arrays(normal_gradients(W))
-        )
+        Simulator(PowerSGD(rank=2), W).load_state_dicts(saved_states()[::-1], NUMPY.arrays(normal_gradients(W)))
 
 
 @pytest.mark.parametrize("change", [{"matrix": (9, 12)}, {"another": (4, 4)}], ids=["shape", "name"])
@@ -165,7 +161,9 @@ def test_codecs_and_cold_starts_remember_nothing_that_changes() -> None:
 
 def test_a_state_saved_before_the_first_step_loads() -> None:
     """There is nothing to remember yet; the run starts as any other."""
-    saved = [{**own, "step": 0, "units": {n: {**u, "leaves": {}} for n, u in own["units"].items()}} for own in saved_states()]
+    saved = [
+        {**own, "step": 0, "units": {n: {**u, "leaves": {}} for n, u in own["units"].items()}} for own in saved_states()
+    ]
     resumed, fresh = Simulator(PowerSGD(rank=2), W), Simulator(PowerSGD(rank=2), W)
     resumed.load_state_dicts(saved, NUMPY.arrays(normal_gradients(W)))
     assert run(resumed, NUMPY, range(2)) == run(fresh, NUMPY, range(2))
