@@ -123,6 +123,10 @@ class ArrayOps(ABC):
         """Return factor * x."""
 
     @abstractmethod
+    def finite_or_zero_(self, x: Array) -> Array:
+        """Return x with every infinity and NaN replaced by zero."""
+
+    @abstractmethod
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         """Return x where condition holds, else y (broadcast)."""
 
@@ -221,6 +225,9 @@ class NumPyOps(ArrayOps):
     def scale_(self, x: Array, factor: float) -> Array:
         return np.asarray(x * np.asarray(factor, x.dtype), x.dtype)
 
+    def finite_or_zero_(self, x: Array) -> Array:
+        return np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return np.where(condition, x, y)
 
@@ -305,6 +312,9 @@ class TorchOps(ArrayOps):
 
     def scale_(self, x: Array, factor: float) -> Array:
         return x.mul_(factor)
+
+    def finite_or_zero_(self, x: Array) -> Array:
+        return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return self._torch.where(condition, x, y)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.metadata
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 from .codecs import Cast, Identity
@@ -17,6 +19,7 @@ ENTRY_POINT_GROUP = "hvd_compress.compressors"
 Factory = Callable[[], "Operator | Codec"]
 
 _BUILT_IN: dict[str, Factory] = {
+    "dense": Identity,
     "identity": Identity,
     "none": Identity,
     "fp16": lambda: Cast("float16"),
@@ -51,8 +54,8 @@ def resolve(compression: Any) -> Operator | Codec:
     """Return the compressor that a user means.
 
     Args:
-        compression: an operator or codec; a class or factory that is called without arguments; a name; or a
-            compressor of Horovod's own API, such as `hvd.Compression.fp16`.
+        compression: an operator or codec; a class or factory that is called without arguments; a name, with settings
+            if any ("powersgd:rank=2"); or a compressor of Horovod's own API, such as `hvd.Compression.fp16`.
 
     Raises:
         UnknownCompressorError: no compressor has that name; the nearest name is given.
@@ -76,7 +79,35 @@ def resolve(compression: Any) -> Operator | Codec:
     )
 
 
-def _by_name(name: str) -> Operator | Codec:
+def _by_name(text: str) -> Operator | Codec:
+    """Return the compressor of a name, with settings if any: "powersgd:rank=2:alternate=true"."""
+    name, *settings = text.split(":")
+    compressor: Any = _find(name)
+    if not settings:
+        return compressor  # type: ignore[no-any-return]
+    known = {field.name for field in fields(compressor)}
+    changes = dict(_setting(item, text) for item in settings)
+    for setting in changes:
+        if setting not in known:
+            raise ConfigurationError(
+                f"{text!r}: {type(compressor).__name__} has no setting {setting!r}; it has {', '.join(sorted(known))}."
+            )
+    return replace(compressor, **changes)  # type: ignore[no-any-return]
+
+
+def _setting(item: str, text: str) -> tuple[str, Any]:
+    name, found, value = item.partition("=")
+    if not (name and found):
+        raise ConfigurationError(f"{text!r}: {item!r} is no setting; write name=value, as in powersgd:rank=2.")
+    if value.casefold() in ("true", "false"):
+        return name, value.casefold() == "true"
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _find(name: str) -> Operator | Codec:
     key = _key(name)
     entry_points = _entry_points()
     factory = _BUILT_IN.get(key) or _registered.get(key)

@@ -1,6 +1,6 @@
 """The contract between algorithms and drivers; it imports no framework."""
 
-from .checks import check_at_least, check_choice, check_finite
+from .checks import check_at_least, check_choice, check_codec, check_compressor, check_finite
 from .codec import Codec, Key
 from .operator import Context, Operator
 from .request import (
@@ -53,6 +53,8 @@ __all__ = [
     "Traffic",
     "check_at_least",
     "check_choice",
+    "check_codec",
+    "check_compressor",
     "check_finite",
     "initial_state",
     "sent_bytes",

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 from ..errors import ConfigurationError
+from .codec import Codec
+from .operator import Operator
 
 
 def check_at_least(owner: object, name: str, value: object, minimum: int) -> None:
@@ -29,3 +31,19 @@ def check_choice(owner: object, name: str, value: object, choices: Sequence[str]
     if value not in choices:
         known = ", ".join(repr(choice) for choice in choices)
         raise ConfigurationError(f"{type(owner).__name__}({name}={value!r}): {name} must be one of {known}.")
+
+
+def check_codec(owner: object, value: object) -> None:
+    """Raise unless `value` is a codec, an instance."""
+    if not isinstance(value, Codec):
+        raise ConfigurationError(
+            f"{type(owner).__name__}({value!r}): what it carries must be a codec, an instance such as Cast('float16')."
+        )
+
+
+def check_compressor(owner: object, value: object) -> None:
+    """Raise unless `value` is an operator or a codec, an instance."""
+    if not isinstance(value, (Operator, Codec)):
+        raise ConfigurationError(
+            f"{type(owner).__name__}({value!r}): what it wraps must be a compressor, an instance such as Cast('float16')."
+        )

@@ -18,6 +18,7 @@ from ..contract import (
     Spec,
     State,
     Traffic,
+    check_compressor,
     check_finite,
 )
 from ..operators import operator_of
@@ -35,7 +36,8 @@ class ErrorFeedback(Operator):
     | forgetting (previous weighted error feedback), beta | (1, 1 - beta) |
 
     With rest = p - s this is h <- (b - a) h + rest: for a = b the rest is the memory, and nothing is computed.
-    The residual is kept in at least float32, per unit name, local to each rank.
+    The residual is kept in at least float32, per unit name, local to each rank; where a step was not finite it is
+    reset to zero, so that one overflow does not poison the steps after it.
 
     Args:
         inner: the compressor: an operator or codec.
@@ -53,6 +55,7 @@ class ErrorFeedback(Operator):
     b: float = 1.0
 
     def __post_init__(self) -> None:
+        check_compressor(self, self.inner)
         check_finite(self, "a", self.a)
         check_finite(self, "b", self.b)
 
@@ -78,6 +81,8 @@ class ErrorFeedback(Operator):
         result = yield from inner.exchange(corrected, state["inner"], context.with_feedback())
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
         error = rest if same else ops.add_(rest, memory, self.b - self.a)
+        # A step that overflowed is skipped by loss scaling; its infinities must not come back at every later step.
+        error = ops.finite_or_zero_(error)
         return Exchanged(ops.cast(result.mean, spec.dtype), None, {"error": error, "inner": result.state})
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:

@@ -19,6 +19,7 @@ from ..contract import (
     State,
     Sum,
     Traffic,
+    check_codec,
 )
 from ..errors import ConfigurationError
 
@@ -36,6 +37,9 @@ class AllReduce(Operator):
     """
 
     codec: Codec
+
+    def __post_init__(self) -> None:
+        check_codec(self, self.codec)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec

@@ -69,7 +69,8 @@ class AlternatingLowRank(Operator):
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, even = context.ops, context.spec, context.step % 2 == 0
         matrix = as_matrix(grad, spec, ops)
-        basis = ops.orthonormal_rows(live_rows(state["q"], state["q_start"], ops) if even else state["p"])
+        factor = live_rows(state["q"], state["q_start"], ops) if even else live_rows(state["p"], 0.0, ops)
+        basis = ops.orthonormal_rows(factor)
         local = ops.matmul(basis, matrix, transpose_b=even)
         left, right = (local, basis) if even else (basis, local)
 

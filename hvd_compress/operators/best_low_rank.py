@@ -54,7 +54,9 @@ class BestLowRank(Operator):
         ops, spec = context.ops, context.spec
         matrix = as_matrix(grad, spec, ops)
         (average,) = yield [Mean(matrix)]
-        basis = ops.leading_left_vectors(average, min(*spec.matrix_shape, self.rank))
+        # An SVD of infinities raises; the mean below still shows them, as loss scaling expects.
+        finite = ops.finite_or_zero_(ops.copy(average))
+        basis = ops.leading_left_vectors(finite, min(*spec.matrix_shape, self.rank))
         mean = ops.matmul(basis, ops.matmul(basis, average), transpose_a=True)
         rest: Array | None = None
         if context.feedback:

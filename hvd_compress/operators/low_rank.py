@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import final
@@ -40,7 +41,7 @@ class LowRank(Operator):
 
     Everything is linear in the gradients: W workers give what one worker with the mean gradient gives. The factors
     are kept transposed (r x n, r x m), row-major, which is the faster product. Columns of Q that are zero, as after
-    a zero gradient, are drawn anew: otherwise the layer would never transmit again.
+    a zero gradient, or not finite, are drawn anew: otherwise the layer would never transmit again.
 
     Args:
         rank: r >= 1; min(n, m, r) is used.
@@ -109,9 +110,10 @@ class LowRank(Operator):
         return first
 
 
-def live_rows(factor: Array, fresh: Array, ops: ArrayOps) -> Array:
-    """Return the factor with its zero rows replaced by those of `fresh`, without asking the device."""
-    return ops.where(ops.row_maxima(factor) > 0.0, factor, fresh)
+def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:
+    """Return the factor with rows that are zero or not finite replaced by `fresh`, without asking the device."""
+    largest = ops.row_maxima(factor)
+    return ops.where((largest > 0.0) & (largest < math.inf), factor, fresh)
 
 
 def _mean_factor(

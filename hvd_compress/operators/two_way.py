@@ -19,6 +19,7 @@ from ..contract import (
     Spec,
     State,
     Traffic,
+    check_codec,
     wide_dtype,
 )
 from ..ops import ArrayOps
@@ -38,6 +39,9 @@ class TwoWay(Operator):
     """
 
     codec: Codec
+
+    def __post_init__(self) -> None:
+        check_codec(self, self.codec)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec, world = context.ops, context.spec, self.codec, context.world_size

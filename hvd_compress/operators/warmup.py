@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from ..contract import Array, Codec, Context, Exchange, Leaves, Operator, Spec, State, Traffic, check_at_least
+from ..contract import (
+    Array,
+    Codec,
+    Context,
+    Exchange,
+    Leaves,
+    Operator,
+    Spec,
+    State,
+    Traffic,
+    check_at_least,
+    check_compressor,
+)
 from .carry import dense_operator, operator_of
 
 
@@ -29,6 +41,7 @@ class Warmup(Operator):
 
     def __post_init__(self) -> None:
         check_at_least(self, "steps", self.steps, 0)
+        check_compressor(self, self.then)
 
     def compresses(self, spec: Spec) -> bool:
         return operator_of(self.then, spec).compresses(spec)

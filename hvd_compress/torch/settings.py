@@ -11,7 +11,7 @@ from ..errors import ConfigurationError
 @final
 @dataclass(frozen=True)
 class ExchangeSettings:
-    """ExchangeSettings of `DistributedOptimizer` that every rank must share.
+    """Settings of `DistributedOptimizer` that every rank must share.
 
     Args:
         average: mean over ranks; otherwise the sum.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import warnings
@@ -646,6 +647,21 @@ def two_optimizers_on_identical_models_alternate() -> None:
     assert [o.exchange.meter.steps for o in optimizers] == [4, 4]
     assert_equal_on_ranks({f"{i}.{n}": x for i, m in enumerate((first, second)) for n, x in weights(m).items()})
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), small_cnn(1).parameters(), strict=True))
+
+
+@check()
+def a_new_optimizer_on_the_same_model() -> None:
+    """As for a second phase of training: the first optimizer is dropped, and with it its hooks."""
+    model = small_cnn()
+    for phase in range(2):
+        plain = torch.optim.SGD(model.parameters(), lr=0.05)
+        optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=PowerSGD(rank=2))
+        train(model, optimizer, 3, first=3 * phase)
+        assert optimizer.exchange.meter.steps == 3
+        optimizer.zero_grad()
+        del plain, optimizer
+        gc.collect()
+    assert_equal_on_ranks(weights(model))
 
 
 @check(cases=["ours", "stock"])
