@@ -37,7 +37,7 @@ def check_codec(owner: object, value: object) -> None:
     """Raise unless `value` is a codec, an instance."""
     if not isinstance(value, Codec):
         raise ConfigurationError(
-            f"{type(owner).__name__}({value!r}): what it carries must be a codec, an instance such as Cast('float16')."
+            f"{type(owner).__name__}({value!r}): it must carry a codec, an instance such as Cast('float16')."
         )
 
 
@@ -45,5 +45,5 @@ def check_compressor(owner: object, value: object) -> None:
     """Raise unless `value` is an operator or a codec, an instance."""
     if not isinstance(value, (Operator, Codec)):
         raise ConfigurationError(
-            f"{type(owner).__name__}({value!r}): what it wraps must be a compressor, an instance such as Cast('float16')."
+            f"{type(owner).__name__}({value!r}): it must wrap a compressor, an instance such as Cast('float16')."
         )
