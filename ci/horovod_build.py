@@ -58,6 +58,20 @@ EDITS = (
     ),
 )
 
+# tensorflow-cpu has no GPU kernels to link with, so its extension is built as on a machine without CUDA.
+GPU_EDITS = (
+    Edit(
+        "horovod/tensorflow/CMakeLists.txt",
+        'set(TF_TARGET_LIB "tensorflow")\n',
+        'set(TF_TARGET_LIB "tensorflow")\n'
+        "get_directory_property(CPU_DEFINITIONS COMPILE_DEFINITIONS)\n"
+        'list(FILTER CPU_DEFINITIONS EXCLUDE REGEX "^(HAVE_CUDA|HAVE_GPU|HAVE_NCCL|HOROVOD_GPU_)")\n'
+        'set_directory_properties(PROPERTIES COMPILE_DEFINITIONS "${CPU_DEFINITIONS}")\n'
+        'list(FILTER SOURCES EXCLUDE REGEX "(cuda|gpu|nccl)_operations.cc$")\n'
+        "set(HAVE_CUDA FALSE)\n",
+    ),
+)
+
 
 def ensure_wheel() -> tuple[Path, str]:
     """The wheel for what `.venv` holds, from the cache or built now; with it its checksum."""
@@ -77,8 +91,8 @@ def ensure_wheel() -> tuple[Path, str]:
 
 def _key(versions: Installed, gpu: nccl.Nccl | None) -> str:
     """Everything that a wheel depends on, for people to read in a folder's name."""
-    edits = hashlib.sha256(repr(EDITS).encode()).hexdigest()[:8]
-    operations = f"nccl{gpu.version}-cuda{gpu.cuda_version}" if gpu else "cpu"
+    edits = hashlib.sha256(repr(_edits(gpu)).encode()).hexdigest()[:8]
+    operations = f"nccl{gpu.version}-cuda{gpu.cuda_version}-sm{gpu.architectures or 'all'}" if gpu else "cpu"
     return "-".join(
         (
             VERSION,
@@ -91,6 +105,10 @@ def _key(versions: Installed, gpu: nccl.Nccl | None) -> str:
             edits,
         )
     )
+
+
+def _edits(gpu: nccl.Nccl | None) -> tuple[Edit, ...]:
+    return EDITS + GPU_EDITS if gpu else EDITS
 
 
 def _cached(home: Path) -> Path | None:
@@ -110,7 +128,7 @@ def _build(home: Path, versions: Installed, gpu: nccl.Nccl | None) -> Path:
     try:
         with step("downloading Horovod's source (10 seconds)"):
             source = _unpack(_download(work), work)
-            for edit in EDITS:
+            for edit in _edits(gpu):
                 apply(edit, source)
         jobs = _jobs()
         with step(f"building Horovod {VERSION} on {jobs} cores (about {max(2, 10 // jobs)} minutes, cached)"):
@@ -200,7 +218,7 @@ def _gpu_environ(gpu: nccl.Nccl, work: Path) -> dict[str, str]:
     library = work / "nccl"
     library.mkdir()
     (library / "libnccl.so").symlink_to(gpu.library)
-    return {
+    environ = {
         "HOROVOD_GPU_OPERATIONS": "NCCL",
         "HOROVOD_CUDA_HOME": str(gpu.cuda),
         "HOROVOD_NCCL_INCLUDE": str(gpu.include),
@@ -209,6 +227,9 @@ def _gpu_environ(gpu: nccl.Nccl, work: Path) -> dict[str, str]:
         "CUDA_HOME": str(gpu.cuda),
         "CUDAToolkit_ROOT": str(gpu.cuda),
     }
+    if gpu.architectures:
+        environ["HOROVOD_BUILD_CUDA_CC_LIST"] = gpu.architectures
+    return environ
 
 
 def _jobs() -> int:

@@ -19,6 +19,8 @@ class Nccl:
     include: Path
     library: Path
     version: str
+    architectures: str
+    """Compute capabilities such as "80,90"; empty for all that the toolkit knows."""
 
 
 def find(torch_cuda: str | None, site_packages: Path) -> tuple[Nccl | None, str]:
@@ -38,7 +40,8 @@ def find(torch_cuda: str | None, site_packages: Path) -> tuple[Nccl | None, str]
     if library is None:
         return None, f"{include} has nccl.h but no NCCL library is near it"
     version = _header_version(include / "nccl.h")
-    return Nccl(cuda, cuda_version, include, library, version), f"NCCL {version}, CUDA {cuda_version}"
+    found = Nccl(cuda, cuda_version, include, library, version, _architectures())
+    return found, f"NCCL {version}, CUDA {cuda_version}"
 
 
 def toolkit() -> Path | None:
@@ -77,6 +80,18 @@ def _library(include: Path) -> Path | None:
             if (folder / name).exists():
                 return folder / name
     return None
+
+
+def _architectures() -> str:
+    """Those of the GPUs here: the kernels of all architectures compile for many minutes."""
+    named = os.environ.get("HOROVOD_BUILD_CUDA_CC_LIST")
+    if named:
+        return named
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    text = subprocess.run(query, capture_output=True, text=True).stdout
+    return ",".join(sorted({found.replace(".", "") for found in re.findall(r"^\d+\.\d+$", text, re.MULTILINE)}))
 
 
 def _toolkit_version(cuda: Path) -> str:

@@ -155,7 +155,7 @@ class ArrayOps(ABC):
 
 
 def _bytes_of_bfloat16(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    bits = np.array(x, np.float32, order="C").view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     quiet_nan = (bits >> 16) | np.uint32(0x0040)
     return np.where(np.isnan(x), quiet_nan, rounded).astype(np.uint16).view(np.int16)
@@ -213,7 +213,7 @@ class NumPyOps(ArrayOps):
             return _bytes_of_bfloat16(np.asarray(x))
 
     def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
-        wide = np.ascontiguousarray(bits).view(np.uint16).astype(np.uint32) << 16
+        wide = np.asarray(np.array(bits, order="C").view(np.uint16).astype(np.uint32) << 16)
         return self.cast(wide.view(np.float32), dtype)
 
     def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
@@ -295,7 +295,8 @@ class TorchOps(ArrayOps):
         return self._torch.stack(list(arrays))
 
     def as_bytes(self, x: Array) -> Array:
-        return x.contiguous().reshape(-1).view(self._torch.uint8)
+        # An empty tensor may have strides that no view accepts.
+        return x.contiguous().reshape(-1).view(self._torch.uint8) if x.numel() else self.zeros((0,), "uint8")
 
     def from_bytes(self, x: Array, dtype: str) -> Array:
         # A piece of a larger buffer may start at an address that the wider type cannot have.

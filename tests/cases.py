@@ -38,12 +38,10 @@ MODEL: dict[str, tuple[int, ...]] = {
     "matrix": (12, 9),
     "twin": (12, 9),
     "conv": (6, 4, 3, 3),
-    "odd": (5, 3),
     "wide": (2, 31),
     "tall": (33, 2),
     "single": (1, 1),
-    "empty": (0,),
-    "hollow": (3, 0),
+    "empty": (3, 0),
 }
 
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}

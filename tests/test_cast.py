@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import Library, assert_close, wide
+from cases import TORCH, Library, assert_close, normal_gradients, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.averaging import average
 from oracles.rounding import BFLOAT16, FLOAT16, FORMATS, rounded
 
-from hvd_compress import Cast, ErrorFeedback, Simulator, Spec, TwoWay
+from hvd_compress import Cast, ErrorFeedback, HorovodCompressor, Simulator, Spec, TwoWay
 from hvd_compress.ops import ops_of
 
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -98,3 +98,28 @@ def test_feedback_recovers_what_rounding_drops(dtype: str) -> None:
     total = sum(fed.step([{"w": x}])[0]["w"].astype(np.float64) for _ in range(64))
     assert abs(total[0] - 64 * x[0]) <= 2.0**-8
     assert sum(plain.step([{"w": x}])[0]["w"].astype(np.float64) for _ in range(64))[0] == 64.0
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("compressor", "dtype", "divided"),
+    [
+        (Cast("float16"), "float16", True),
+        (HorovodCompressor("cases:HalfPrecision"), "float16", True),
+        (TwoWay(Cast("float16")), "float16", False),
+        (Cast("bfloat16"), "bfloat16", False),
+    ],
+    ids=repr,
+)
+def test_a_worker_keeps_what_its_own_rounding_dropped(
+    compressor: object, dtype: str, divided: bool, world: int
+) -> None:
+    """W fl(g / W) of its gradient is in the mean where the sum is divided first, fl(g) where it is not."""
+    gradients = [own["w"].astype(np.float32) for own in normal_gradients(world, 0, {"w": (9,)})]
+    simulator = Simulator(ErrorFeedback(compressor), world)
+    simulator.step([{"w": TORCH.array(g)} for g in gradients])
+    divisor = world if divided else 1
+    for g, own in zip(gradients, simulator.state_dicts(), strict=True):
+        dropped = g - divisor * rounded(g / divisor, FORMATS[dtype])
+        assert np.any(dropped)
+        assert_close(own["units"]["w"]["leaves"]["error"], dropped, 1e-6)

@@ -17,6 +17,7 @@ STEPS = 3
 Model = Mapping[str, np.ndarray]
 
 
+@cache
 def representable(world_size: int, step: int) -> list[dict[str, np.ndarray]]:
     """Return gradients that every element type holds exactly."""
     gradients = normal_gradients(world_size, step)

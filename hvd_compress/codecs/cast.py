@@ -15,7 +15,7 @@ class Cast(Codec):
     """Round every element to a 16-bit floating-point number, nearest, ties to even: C(x) = fl16(x).
 
     float16 keeps 11 bits over 6e-8 .. 65504; `AllReduce` divides by the number of workers before it adds, so the
-    sum cannot overflow where the mean does not. bfloat16 keeps 8 bits over the whole float32 range; its bits
+    sum stays in range where the mean does. bfloat16 keeps 8 bits over the whole float32 range; its bits
     travel as int16, which collectives cannot add up, so it moves by `TwoWay`: shards are averaged in float32.
 
     Args:

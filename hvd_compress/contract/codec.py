@@ -42,7 +42,11 @@ class Codec(Settings, ABC):
 
     @abstractmethod
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
-        """Return the parts of `array`; `key` seeds the random stream of codecs that round at random."""
+        """Return the parts of `array`; `key` seeds the random stream of codecs that round at random.
+
+        Unless the codec is lossless the parts must not share memory with `array`, which is used for the residual
+        while the parts travel.
+        """
 
     @abstractmethod
     def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Mean, Operator, Spec, Sum
-from ..errors import ConfigurationError, RankDisagreementError
+from ..errors import ConfigurationError, RankDisagreementError, UsageError
 from ..exchange import BucketExchange, Fused, Plan, Worker, make_plan
 from ..ops import ops_of
 from ..registry import resolve
@@ -20,6 +20,7 @@ class Simulator:
         compression: an instance, class, factory or name.
         world_size: number of workers, >= 1.
         bucket_bytes: gradients that travel together, at most about this many bytes.
+        learning_rate: of the coming steps, for methods that need it; may be assigned anew.
 
     Raises:
         ConfigurationError: world_size is not positive, or the compression cannot be resolved.
@@ -72,12 +73,14 @@ class Simulator:
     @property
     def plan(self) -> Plan:
         """The plan, equal for all workers; known after the first step."""
+        if not self.workers:
+            raise UsageError("Nothing is planned yet; call step(gradients) first.")
         return self.workers[0].plan
 
     @property
     def sent_bytes(self) -> int:
         """Bytes that one worker has sent so far."""
-        return self.workers[0].meter.sent_bytes
+        return self.workers[0].meter.sent_bytes if self.workers else 0
 
     def state_dicts(self) -> list[dict[str, Any]]:
         """Return every worker's state."""

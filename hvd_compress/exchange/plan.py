@@ -63,7 +63,10 @@ class Plan:
             lines.append("bucket")
             for i in bucket:
                 unit = self.units[i]
-                lines += [f"{name}: {list(spec.shape)} {spec.dtype}" for name, spec in unit.parameters]
+                lines += [
+                    f"{name}: {list(spec.shape)} {spec.dtype}, outputs on axis {spec.output_axis}"
+                    for name, spec in unit.parameters
+                ]
                 lines.append(f"  travels by {unit.operator!r}")
         return "\n".join(lines)
 
@@ -100,21 +103,27 @@ def make_plan(
     parameters = list(parameters)
     _check_parameters(parameters)
     units = _make_units(compressor, parameters)
+    _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
     return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), told)
 
 
 def _check_parameters(parameters: list[tuple[str, Spec]]) -> None:
-    seen: set[str] = set()
+    _check_unique("Parameter name", (name for name, _ in parameters))
     for name, spec in parameters:
-        if name in seen:
-            raise ConfigurationError(f"Parameter name {name!r} is used twice; give every parameter a name of its own.")
-        seen.add(name)
         if spec.dtype not in GRADIENT_DTYPES:
             raise ConfigurationError(
                 f"Parameter {name!r} is {spec.dtype}; gradients can be {', '.join(GRADIENT_DTYPES)}: leave it out of "
                 "the optimizer or change its element type."
             )
+
+
+def _check_unique(what: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigurationError(f"{what} {name!r} is used twice; give every parameter a name of its own.")
+        seen.add(name)
 
 
 def _make_units(compressor: Operator | Codec, parameters: list[tuple[str, Spec]]) -> list[Unit]:
@@ -149,15 +158,24 @@ def _join(compressor: Operator | Codec, parameters: tuple[tuple[str, Spec], ...]
     return Unit(name, parameters, spec, operator_of(compressor, spec), dense=False)
 
 
+def _tie_groups(units: list[Unit], group_of: dict[str, int]) -> dict[str, int]:
+    """Return the group of every name, where groups that one unit of several parameters belongs to become one."""
+    tied = {g: g for g in group_of.values()}
+    for unit in units:
+        members = {tied[group_of[name]] for name, _ in unit.parameters if name in group_of}
+        tied = {g: min(members) if root in members else root for g, root in tied.items()}
+    return {name: tied[g] for name, g in group_of.items()}
+
+
 def _make_buckets(
     units: list[Unit], bucket_bytes: float, groups: Sequence[Sequence[str]]
 ) -> tuple[tuple[int, ...], ...]:
-    group_of = {name: g for g, names in enumerate(groups) for name in names}
+    group_of = _tie_groups(units, {name: g for g, names in enumerate(groups) for name in names})
     grouped: dict[int, list[int]] = {}
     loose: list[list[int]] = []
     filled = float("inf")
     for i, unit in enumerate(units):
-        group = group_of.get(unit.parameters[0][0])
+        group = next((group_of[name] for name, _ in unit.parameters if name in group_of), None)
         if group is not None:
             grouped.setdefault(group, []).append(i)
             continue

@@ -111,11 +111,15 @@ class Worker:
         self._check_fits(saved)
         self.step = int(saved["step"])
         self._states = {}
-        self._loaded = {name: dict(unit["leaves"]) for name, unit in saved["units"].items() if unit["leaves"]}
+        self._loaded = {
+            name: {path: ops_of(x).copy(x) for path, x in unit["leaves"].items()}
+            for name, unit in saved["units"].items()
+            if unit["leaves"]
+        }
 
     def _saved_leaves(self, unit: str) -> dict[str, Array]:
         if unit in self._loaded:
-            return dict(self._loaded[unit])
+            return {path: ops_of(x).copy(x) for path, x in self._loaded[unit].items()}
         return {path: ops_of(x).copy(x) for path, x in walk(self._states.get(unit, {}))}
 
     def _check_fits(self, saved: Mapping[str, Any]) -> None:

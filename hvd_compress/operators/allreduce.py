@@ -29,8 +29,8 @@ from ..errors import ConfigurationError
 class AllReduce(Operator):
     """Encode, average the payloads over all ranks, decode: mean = D(1/W sum_i E(g_i)).
 
-    float16 payloads are divided by W before they are rounded and summed, so that a sum of W numbers cannot
-    overflow where their mean does not.
+    float16 payloads are divided by W before they are rounded and summed, so that a sum of W numbers does not
+    overflow where their mean is in range (but for rounding at the very end of it, 65504).
 
     Args:
         codec: one whose payload is summable, such as `Identity` or `Cast("float16")`.

@@ -84,6 +84,8 @@ class LowRank(Operator):
         q = self._starting_factor(state, ops, context)
         rest: Array | None = None
         for iteration in range(self.power_iterations):
+            if iteration:
+                q = live_rows(q, state["q_start"], ops)
             (p,) = yield [Mean(ops.matmul(q, matrix, transpose_b=True), donate=True)]
             p = ops.orthonormal_rows(p)
             last = iteration == self.power_iterations - 1
@@ -111,9 +113,14 @@ class LowRank(Operator):
 
 
 def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:
-    """Return the factor with rows that are zero or not finite replaced by `fresh`, without asking the device."""
+    """Return the factor with rows scaled to 1 at most, those that are zero or not finite replaced by `fresh`.
+
+    Only the span of the rows matters. A factor is of the gradient's magnitude, so that its next product with a
+    gradient would be of its square, and out of range where the gradient is not. The device is not asked.
+    """
     largest = ops.row_maxima(factor)
-    return ops.where((largest > 0.0) & (largest < math.inf), factor, fresh)
+    live = (largest > 0.0) & (largest < math.inf)
+    return ops.where(live, factor / ops.where(live, largest, 1.0), fresh)
 
 
 def _mean_factor(

@@ -42,10 +42,12 @@ class Launch:
     Args:
         launcher: "gloo" and "mpi" (horovodrun), "alone" (no launcher, one rank) or "mpi4py" (mpirun).
         ranks: the number of processes.
+        parts: beginnings of the names of the checks that it runs; () for all.
     """
 
     launcher: str
     ranks: int
+    parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.launcher}-{self.ranks}"

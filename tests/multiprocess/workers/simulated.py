@@ -56,7 +56,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "two-way-fp16": (TwoWay(Cast("float16")), (2,)),
     "feedback-fp16": (ErrorFeedback(Cast("float16")), (1,)),
     "feedback-bf16": (ErrorFeedback(Cast("bfloat16")), (2,)),
-    "feedback-low-pass": (ErrorFeedback(AllReduce(Cast("float16")), a=0.5), (1,)),
+    "feedback-low-pass-fp16": (ErrorFeedback(AllReduce(Cast("float16")), a=0.5), (1,)),
     "stock-fp16": (HorovodCompressor("horovod.torch.compression:FP16Compressor"), (1,)),
 }
 # float32 sums in another order, through a QR; 16-bit payloads may round the other way, one unit in the last place.
