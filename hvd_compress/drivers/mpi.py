@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -117,8 +118,6 @@ class MPITransport(Transport):
 
         self._mpi = MPI
         self._comm = comm
-        # MPI has no float16; its bits travel as int16 and are added by this function.
-        self._add_float16 = MPI.Op.Create(_add_float16, commute=True)
 
     def start(self, request: Collective, name: str) -> Any:
         del name
@@ -152,10 +151,18 @@ class MPITransport(Transport):
         result = np.empty_like(array)
         divisor = self._comm.Get_size() if isinstance(request, Mean) else 1
         if array.dtype == np.float16:
-            wire, op = array.view(np.int16), self._add_float16
+            wire, op = array.view(np.int16), _float16_sum()
         else:
             wire, op = array, self._mpi.SUM
         return self._comm.Iallreduce(wire, result.view(wire.dtype), op=op), result, wire, divisor
+
+
+@lru_cache(maxsize=1)
+def _float16_sum() -> Any:
+    """Return the one sum of float16 in this process: MPI has no float16, so its bits travel as int16."""
+    from mpi4py import MPI
+
+    return MPI.Op.Create(_add_float16, commute=True)
 
 
 def _add_float16(received: Any, total: Any, datatype: Any) -> None:

@@ -37,5 +37,9 @@ def _first_difference(left: str, right: str) -> tuple[str, str]:
     a, b = left.splitlines(), right.splitlines()
     for tag, i, i_end, j, j_end in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if tag != "equal":
-            return " | ".join(a[i : min(i_end, i + 1)]).strip(), " | ".join(b[j : min(j_end, j + 1)]).strip()
-    return "", ""
+            return _line(a, i, i_end), _line(b, j, j_end)
+    return "nothing", "nothing"
+
+
+def _line(lines: list[str], start: int, end: int) -> str:
+    return lines[start].strip() if start < end else "nothing"

@@ -14,8 +14,8 @@ except ImportError as error:
 
 from ..horovod.open_mpi import tell_where_it_lies
 from .distributed_optimizer import DistributedOptimizer
-from .functions import broadcast_optimizer_state, join
 from .gradient_exchange import GradientExchange
+from .replacements import broadcast_optimizer_state, join
 
 tell_where_it_lies()
 

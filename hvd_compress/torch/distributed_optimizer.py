@@ -70,15 +70,10 @@ def DistributedOptimizer(
     passes = check_passes(backward_passes_per_step)
     groups = groups if groups is not None else num_groups
     _check_supported(optimizer, op)
-    if op == stock.Adasum and stock.size() > 1:
-        return stock.DistributedOptimizer(
-            optimizer,
-            named_parameters,
-            _for_stock(compressor, compression),
-            passes,
-            op,
-            process_set=process_set,
-        )
+    if op == stock.Adasum:
+        suited = _for_stock(compressor, compression)
+        if stock.size() > 1:
+            return stock.DistributedOptimizer(optimizer, named_parameters, suited, passes, op, process_set=process_set)
     settings = ExchangeSettings(
         average=op != stock.Sum,
         gradient_predivide_factor=float(gradient_predivide_factor),
@@ -192,7 +187,7 @@ class _Stepping:
             warnings.warn(
                 "optimizer.step() after optimizer.synchronize() exchanges gradients a second time; call step() under "
                 "optimizer.skip_synchronize().",
-                stacklevel=4,
+                stacklevel=3,
             )
         self._synchronized = False
         # torch hands over the arguments of the unbound step(optimizer, closure=None).

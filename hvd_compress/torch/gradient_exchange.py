@@ -8,6 +8,7 @@ order in which hooks fire on a rank makes no difference.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,17 +75,30 @@ class GradientExchange:
         self._overlap = overlap
         self._groups = groups
         self._gatherer = HorovodTransport(process_set)
-        alone = process_set.size() == 1
-        self._transport: Transport = LoopbackTransport() if alone else self._gatherer
+        self._alone = process_set.size() == 1
+        self._transport: Transport = LoopbackTransport() if self._alone else self._gatherer
         self.passes = check_passes(passes)
         self._sparse: tuple[str, ...] = ()
+        self._made_dense: frozenset[str] = frozenset()
         self._sparse_known = False
         self._plan_for(())
         self._prefix = self._check_plan()
         self._passes_done: Counter[str] = Counter()
         self._steps_checked = 0
-        self._hooks: list[Any] = [_register(p, self._on_gradient) for _, p in named]
         self._quiet = False
+        self._register_hooks()
+
+    def _register_hooks(self) -> None:
+        """Hook every parameter for as long as this exchange lives; the model must not keep it alive."""
+        own = weakref.ref(self)
+
+        def on_gradient(parameter: torch.Tensor) -> None:
+            exchange = own()
+            if exchange is not None:
+                exchange._on_gradient(parameter)
+
+        for _, p in self._named:
+            weakref.finalize(self, _register(p, on_gradient).remove)
 
     # --- planning ---
 
@@ -123,14 +137,16 @@ class GradientExchange:
         return prefix
 
     def _gather(self, item: Any, name: str) -> Sequence[Any]:
-        return [item] if sparse.is_alone(self._transport) else self._gatherer.gather_objects(item, name)
+        return [item] if self._alone else self._gatherer.gather_objects(item, name)
 
     def _agree_on_sparse(self) -> None:
         """Find out, once and on all ranks, which gradients are sparse; a rank without a gradient cannot know."""
         own = [name for name, p in self._named if p.grad is not None and p.grad.is_sparse]
         found = {name for names in self._gather(own, f"{self._prefix}.sparse") for name in names}
         names = tuple(name for name, _ in self._named if name in found)
-        if not self._settings.sparse_as_dense and names != self._sparse:
+        if self._settings.sparse_as_dense:
+            self._made_dense = frozenset(names)
+        elif names != self._sparse:
             self._plan_for(names)
         self._sparse_known = True
 
@@ -194,7 +210,7 @@ class GradientExchange:
             self._agree_on_sparse()
         for name in self._sparse:
             p = self._parameter[name]
-            if not sparse.is_alone(self._transport):
+            if not self._alone:
                 self._gathers[name] = sparse.start_gather(
                     p.grad, p, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set
                 )
@@ -225,12 +241,13 @@ class GradientExchange:
         factor = self._settings.gradient_predivide_factor
         if not self._settings.average:
             factor = float(self._process_set.size())
+        given = parameter.grad
+        if given.is_sparse if given is not None else self._name[parameter] in self._made_dense:
+            dense = mean * factor if factor != 1.0 else mean
+            parameter.grad = dense.to_sparse(1 if given is None else given.sparse_dim())
+            return
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
-        if parameter.grad.is_sparse:
-            dense = mean * factor if factor != 1.0 else mean
-            parameter.grad = dense.to_sparse(parameter.grad.sparse_dim())
-            return
         gradient = parameter.grad.detach()
         gradient.copy_(mean)
         if factor != 1.0:
@@ -278,6 +295,11 @@ class GradientExchange:
         if tuple(saved.get("sparse", ())) != self._sparse:
             self._plan_for(tuple(saved["sparse"]))
         self._worker.load_state_dict(saved)
+
+    @property
+    def checks_replicas(self) -> bool:
+        """Whether replicas are compared again after the first step."""
+        return self._settings.check_replicas_every > 0
 
     @property
     def quiet(self) -> bool:

@@ -31,10 +31,11 @@ def check_replicas(named: Sequence[Named], gather: Callable[[Any], Sequence[Any]
     first = named[0][1].device
     sums = torch.stack([s.to(first, non_blocking=True) for _, p in named for s in _checksums(p)])
     all_sums = np.stack(gather(sums.cpu().numpy()))
-    scale = np.maximum(all_sums[0, 1::2], 1e-30)[None]
+    magnitudes = np.maximum(all_sums[0, 1::2], 1e-30)[None]
+    allowed = RELATIVE_TOLERANCE * np.where(np.isfinite(magnitudes), magnitudes, 0.0)
     for column in (0, 1):
         values = all_sums[:, column::2]
-        same = np.isclose(values, values[:1], rtol=0.0, atol=RELATIVE_TOLERANCE * scale, equal_nan=True)
+        same = np.isclose(values, values[:1], rtol=0.0, atol=allowed, equal_nan=True)
         if not same.all():
             rank, index = (int(i) for i in np.argwhere(~same)[0])
             raise ReplicaDivergenceError(

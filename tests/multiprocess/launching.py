@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 # Import of the frameworks, start and end of a launch on two busy cores.
 LAUNCH_SECONDS = 100.0
 # A failed check ends its launch, and the checks after it get another one; a launch that does nothing is not repeated.
-MAX_LAUNCHES = 8
+MAX_LAUNCHES = 12
 END_SECONDS = 10.0
 
 SETTINGS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import horovod.torch as stock
@@ -29,8 +30,10 @@ def join(device: int = -1) -> int:
     """Say that this rank has no more data, and wait for the others; the arguments are Horovod's.
 
     Raises:
-        ConfigurationError: a live optimizer's compressor uses collectives other than allreduce.
+        ConfigurationError: a live optimizer's compressor, or its check of replicas, uses collectives other than
+            allreduce.
     """
+    gc.collect()  # ranks collect dropped optimizers at different times, but must decide alike
     for exchange in exchanges():
         plan = exchange.plan
         kinds = {
@@ -43,5 +46,10 @@ def join(device: int = -1) -> int:
             raise ConfigurationError(
                 f"hvd.join() answers allreduces only, but {plan.compressor!r} gathers; give every rank the same number "
                 "of batches."
+            )
+        if exchange.checks_replicas:
+            raise ConfigurationError(
+                "hvd.join() answers allreduces only, but check_replicas_every gathers; leave it at 0, or give every rank "
+                "the same number of batches."
             )
     return int(stock.join(device))
