@@ -49,7 +49,7 @@ def join(device: int = -1) -> int:
             )
         if exchange.checks_replicas:
             raise ConfigurationError(
-                "hvd.join() answers allreduces only, but check_replicas_every gathers; leave it at 0, or give every rank "
+                "hvd.join() answers allreduces only, but check_replicas_every gathers; keep it 0, or give every rank "
                 "the same number of batches."
             )
     return int(stock.join(device))
