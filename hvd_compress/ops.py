@@ -154,7 +154,7 @@ class ArrayOps(ABC):
         """Return (rank, n): the left singular vectors of x (n, m) with the largest singular values, as rows."""
 
 
-def _bytes_of_bfloat16(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     bits = np.array(x, np.float32, order="C").view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     quiet_nan = (bits >> 16) | np.uint32(0x0040)
@@ -210,7 +210,7 @@ class NumPyOps(ArrayOps):
 
     def to_bfloat16_bits(self, x: Array) -> Array:
         with np.errstate(over="ignore"):
-            return _bytes_of_bfloat16(np.asarray(x))
+            return _bfloat16_bits(np.asarray(x))
 
     def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
         wide = np.asarray(np.array(bits, order="C").view(np.uint16).astype(np.uint32) << 16)

@@ -121,6 +121,19 @@ class HalfPrecision:
         return tensor.to(ctx)
 
 
+@dataclass(frozen=True)
+class RoundedTo:
+    """A compressor for Horovod's own API whose settings live on the instance."""
+
+    dtype: str
+
+    def compress(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
+        return tensor.to(getattr(torch, self.dtype)), tensor.dtype
+
+    def decompress(self, tensor: torch.Tensor, ctx: torch.dtype) -> torch.Tensor:
+        return tensor.to(ctx)
+
+
 Bound = Callable[[int, int], float]
 
 
@@ -237,6 +250,7 @@ ROWS = [
     _factors("powersgd-alternate-odd", PowerSGD(rank=2, alternate=True, start_after=1), memory=(1.0, 1.0)),
     _exact("powersgd-full", PowerSGD(rank=64, min_saving=0.0), memory=(1.0, 1.0), factors=True),
     _cast("horovod-api", HorovodCompressor("cases:HalfPrecision"), "float16", libraries=("torch",)),
+    _cast("horovod-instance", HorovodCompressor.of(RoundedTo("float16")), "float16", libraries=("torch",)),
     _cast(
         "feedback-horovod-api",
         ErrorFeedback(HorovodCompressor("cases:HalfPrecision")),

@@ -70,7 +70,7 @@ def test_rest_is_what_was_not_contributed(row: Row, world_size: int, shape: tupl
         gradients = [library.array(x) for x in values]
         ops = ops_of(gradients[0])
         if step == 0:
-            states = [initial_state(operator.leaves(spec), ops, "g") for _ in gradients]
+            states = [initial_state(operator.leaves(spec, len(gradients)), ops, "g") for _ in gradients]
         exchanges = [
             operator.exchange(gradient, state, Context(ops, spec, "g", step, rank, world_size, feedback=True))
             for rank, (gradient, state) in enumerate(zip(gradients, states, strict=True))

@@ -33,7 +33,7 @@ class Flat(Operator):
     def compresses(self, spec: Spec) -> bool:
         return spec.size > self.smallest
 
-    def leaves(self, spec: Spec) -> Leaves:
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
         return {"seen": Leaf(spec.shape, spec.dtype, Scope.REPLICATED)}
 
     def exchange(self, grad: Any, state: dict[str, Any], context: Context) -> Exchange:

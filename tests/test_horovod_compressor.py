@@ -25,6 +25,42 @@ class DoubledInBetween:
         return tensor / 2
 
 
+class Scaled:
+    """A compressor with a setting, used as an instance."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.calls = 0
+
+    def compress(self, tensor: torch.Tensor) -> tuple[torch.Tensor, None]:
+        self.calls += 1
+        return tensor * self.factor, None
+
+    def decompress(self, tensor: torch.Tensor, ctx: None) -> torch.Tensor:
+        return tensor / self.factor
+
+
+def test_an_instance_keeps_its_settings(world_size: int) -> None:
+    gradients = normal_gradients(world_size)
+    plain = Simulator("none", world_size).step(TORCH.arrays(gradients))[0]
+    means = Simulator(Scaled(4.0), world_size).step(TORCH.arrays(gradients))[0]
+    for name, x in plain.items():
+        assert_close(means[name], x, 1e-6, scale=4.0)
+
+
+def test_ranks_tell_instances_apart_by_settings_only() -> None:
+    assert repr(resolve(Scaled(4.0))) == repr(resolve(Scaled(4.0)))
+    assert repr(resolve(Scaled(4.0))) != repr(resolve(Scaled(2.0)))
+
+
+def test_the_payload_is_found_out_once() -> None:
+    compressor = Scaled(4.0)
+    simulator = Simulator(compressor, 1)
+    for _ in range(3):
+        simulator.step([{"w": torch.ones(5)}])
+    assert compressor.calls == 1 + 3
+
+
 def test_both_halves_are_used(world_size: int) -> None:
     gradients = normal_gradients(world_size)
     plain = Simulator("none", world_size).step(TORCH.arrays(gradients))[0]

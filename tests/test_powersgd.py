@@ -33,7 +33,7 @@ class Run:
     def __init__(self, operator: Operator, world: int, q: np.ndarray | None = Q, spec: Spec | None = None) -> None:
         self.operator, self.world, self.taken = operator, world, 0
         self.spec = spec or Spec((N, M), "float64")
-        self.states = [initial_state(operator.leaves(self.spec), OPS, "w") for _ in range(world)]
+        self.states = [initial_state(operator.leaves(self.spec, world), OPS, "w") for _ in range(world)]
         for state in self.states:
             if q is not None:
                 _innermost(state)["q" if "q" in _innermost(state) else "q_start"] = q.T.copy()
@@ -90,7 +90,7 @@ def test_cold_start_from_the_same_q(world_size: int) -> None:
 def first_factor(operator: Operator, step: int) -> np.ndarray:
     """Return the Q that an operator starts a step with: what it asks to be averaged for the gradient I."""
     spec = Spec((M, M), "float64")
-    state = initial_state(operator.leaves(spec), OPS, "w")
+    state = initial_state(operator.leaves(spec, 1), OPS, "w")
     (request,) = next(operator.exchange(np.eye(M), state, Context(OPS, spec, "w", step, 0, 1)))
     return np.array(request.array).T
 

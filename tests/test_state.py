@@ -48,7 +48,7 @@ def test_leaves_are_as_declared(row: Row, library: Library) -> None:
             simulator.step(library.arrays(normal_gradients(W, step), dtype))
         first, second = simulator.state_dicts()
         for unit in simulator.plan.units:
-            declared = dict(walk(unit.operator.leaves(unit.spec)))
+            declared = dict(walk(unit.operator.leaves(unit.spec, simulator.world_size)))
             found = first["units"][unit.name]["leaves"]
             assert set(found) == set(declared)
             for path, leaf in declared.items():
@@ -57,7 +57,7 @@ def test_leaves_are_as_declared(row: Row, library: Library) -> None:
                     assert bits(found[path]) == bits(second["units"][unit.name]["leaves"][path])
             itemsize = {"float32": 4, "float64": 8}
             held = sum(x.size * itemsize[str(x.dtype)] for x in map(_as_numpy, found.values()))
-            assert state_bytes(unit.operator.leaves(unit.spec)) == held
+            assert state_bytes(unit.operator.leaves(unit.spec, simulator.world_size)) == held
 
 
 def _as_numpy(x: Any) -> np.ndarray:

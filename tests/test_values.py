@@ -7,13 +7,13 @@ import dataclasses
 import pickle
 
 import pytest
-from cases import ROWS, Row
+from cases import ROWS, RoundedTo, Row
 
 import hvd_compress
 
 
 def test_repr_makes_it_again(row: Row) -> None:
-    again = eval(repr(row.compressor), vars(hvd_compress))
+    again = eval(repr(row.compressor), {**vars(hvd_compress), "RoundedTo": RoundedTo})
     assert type(again) is type(row.compressor)
     assert dataclasses.astuple(again) == dataclasses.astuple(row.compressor)
 

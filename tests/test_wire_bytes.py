@@ -56,7 +56,7 @@ def check_collectives(row: Row, world_size: int, dtype: str) -> None:
         if spec.size == 0 or not operator.compresses(spec):
             operator = dense_operator(spec)
         ops = ops_of(library.array(0.0))
-        states = [initial_state(operator.leaves(spec), ops, name) for _ in range(world_size)]
+        states = [initial_state(operator.leaves(spec, world_size), ops, name) for _ in range(world_size)]
         for step in range(3):
             gradients = [library.array(own[name], dtype) for own in normal_gradients(world_size, step)]
             exchanges = [

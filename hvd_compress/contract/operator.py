@@ -68,9 +68,9 @@ class Operator(Settings, ABC):
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         """Return the payloads of every round of `exchange` at step `step`, in the order they are yielded."""
 
-    def leaves(self, spec: Spec) -> Leaves:
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
         """Return the declarations of the state that `exchange` takes and returns."""
-        del spec
+        del spec, world_size
         return {}
 
     def compresses(self, spec: Spec) -> bool:

@@ -84,7 +84,8 @@ class Exchanged:
     Args:
         mean: what every rank applies, bit-identical on all ranks, in the gradient's shape and element type.
         rest: gradient minus this rank's contribution to `mean`; None stands for zeros, and may be returned
-            whenever `Context.feedback` is false. The mean over ranks of (gradient - rest) is `mean`.
+            whenever `Context.feedback` is false. Where all loss is this rank's own, the mean over ranks of
+            (gradient - rest) is `mean`; what a second compression on the way back loses is in nobody's rest.
         state: the state to pass to the next step.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -49,10 +50,7 @@ class Leaf:
     @property
     def nbytes(self) -> int:
         """Bytes held between steps."""
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count * DTYPE_BYTES[self.dtype]
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 # A tree: leaves by name; a wrapper keeps its inner operator's tree under "inner".

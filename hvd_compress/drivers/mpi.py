@@ -10,10 +10,9 @@ import numpy as np
 
 from ..contract import AllGather, AllToAll, Array, Broadcast, Collective, Mean, Sum
 from ..errors import ConfigurationError
-from ..exchange import Meter, Plan, Worker, check_agreement, make_plan
+from ..exchange import Meter, Plan, Worker, check_agreement, make_plan, specs_of
 from ..ops import ops_of
 from ..registry import resolve
-from .simulate import specs_of
 from .transport import RoundTrip, Transport, complete
 
 

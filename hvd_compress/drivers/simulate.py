@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Mean, Operator, Spec, Sum
+from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Mean, Operator, Sum
 from ..errors import ConfigurationError, RankDisagreementError, UsageError
-from ..exchange import BucketExchange, Fused, Plan, Worker, make_plan
+from ..exchange import BucketExchange, Fused, Plan, Worker, make_plan, specs_of
 from ..ops import ops_of
 from ..registry import resolve
 
@@ -99,11 +99,6 @@ class Simulator:
         self.workers = [
             Worker(plan, rank, self.world_size, lambda name: self.learning_rate) for rank, plan in enumerate(plans)
         ]
-
-
-def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
-    """Return (name, spec) of every gradient, in order."""
-    return [(name, Spec(ops_of(g).shape(g), ops_of(g).dtype(g))) for name, g in gradients.items()]
 
 
 def _run(exchanges: list[BucketExchange], order: Sequence[int]) -> None:

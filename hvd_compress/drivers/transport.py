@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, final
 
-from ..contract import AllGather, Array, Collective
+from ..contract import AllGather, Array, Collective, Mean, Sum
 from ..exchange import BucketExchange, Meter
 from ..ops import ArrayOps, ops_of
 
@@ -38,7 +38,10 @@ class LoopbackTransport(Transport):
 
     def finish(self, handle: Any) -> Array:
         ops: ArrayOps = ops_of(handle.array)
-        return ops.reshape(handle.array, (1, -1)) if isinstance(handle, AllGather) else handle.array
+        if isinstance(handle, (Mean, Sum)) and handle.donate:
+            return handle.array
+        result = ops.copy(handle.array)
+        return ops.reshape(result, (1, -1)) if isinstance(handle, AllGather) else result
 
     def arrived(self, handle: Any) -> bool:
         return True
@@ -81,8 +84,12 @@ class RoundTrip:
 
 
 def complete(trips: list[RoundTrip]) -> None:
-    """Bring all round trips to their end: round by round in order, so that all ranks wait for the same things."""
-    while any(not trip.exchange.done for trip in trips):
-        for trip in trips:
-            if not trip.exchange.done:
-                trip.advance()
+    """Bring all round trips to their end, the one with the fewest rounds done first.
+
+    No rank waits for a round that another has not started: of all that are waited for, take the lowest round; every
+    rank has started that round of every trip, or it would itself be waiting for a lower one.
+    """
+    for trip in trips:
+        trip.exchange.meanwhile()
+    while live := [trip for trip in trips if not trip.exchange.done]:
+        min(live, key=lambda trip: trip.exchange.round_number).advance()

@@ -4,7 +4,7 @@ from .agreement import check_agreement
 from .bucket import BucketExchange
 from .fusion import Fused, fuse
 from .meter import Meter
-from .plan import Plan, Unit, make_plan
+from .plan import Plan, Unit, make_plan, specs_of
 from .worker import Worker
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "check_agreement",
     "fuse",
     "make_plan",
+    "specs_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -30,8 +31,5 @@ class Meter:
 
     def count(self, request: Collective, ops: ArrayOps, world_size: int) -> None:
         """Add the bytes of one request, as it was asked for, before fusion."""
-        size = 1
-        for n in ops.shape(request.array):
-            size *= n
-        nbytes = size * DTYPE_BYTES[ops.dtype(request.array)]
+        nbytes = math.prod(ops.shape(request.array)) * DTYPE_BYTES[ops.dtype(request.array)]
         self.sent_bytes += sent_bytes(type(request), nbytes, world_size)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
-from ..contract import GRADIENT_DTYPES, Codec, Operator, Spec, traffic_bytes
+from ..contract import GRADIENT_DTYPES, Array, Codec, Operator, Spec, traffic_bytes
 from ..errors import ConfigurationError
 from ..operators import dense_operator, operator_of
+from ..ops import ops_of
 from ..version import __version__
 
 
@@ -106,6 +107,11 @@ def make_plan(
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
     return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), told)
+
+
+def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
+    """Return (name, spec) of every gradient, in order."""
+    return [(name, Spec(ops_of(g).shape(g), ops_of(g).dtype(g))) for name, g in gradients.items()]
 
 
 def _check_parameters(parameters: list[tuple[str, Spec]]) -> None:

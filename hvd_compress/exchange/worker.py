@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from ..contract import Array, Context, Spec, State, initial_state, walk
+from ..contract import Array, Context, Scope, Spec, State, initial_state, walk
 from ..errors import ConfigurationError, UsageError
 from ..ops import ArrayOps, ops_of
 from .bucket import BucketExchange
@@ -117,6 +117,28 @@ class Worker:
             if unit["leaves"]
         }
 
+    def replicated(self) -> tuple[int, dict[str, dict[str, Any]]]:
+        """Return the step count and the leaves that are equal on all ranks, as NumPy arrays by unit and path."""
+        found: dict[str, dict[str, Any]] = {}
+        for unit in self.plan.units:
+            declared = dict(walk(unit.operator.leaves(unit.spec, self.world_size)))
+            leaves = self._saved_leaves(unit.name)
+            found[unit.name] = {
+                path: ops_of(x).to_numpy(x) for path, x in leaves.items() if declared[path].scope is Scope.REPLICATED
+            }
+        return self.step, found
+
+    def adopt(self, step: int, replicated: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what `replicated` returned on another rank; local leaves stay this rank's own."""
+        self._loaded = {
+            unit.name: {**self._saved_leaves(unit.name), **replicated[unit.name]}
+            for unit in self.plan.units
+            if replicated[unit.name]
+        }
+        for name in self._loaded:
+            self._states.pop(name, None)
+        self.step = step
+
     def _saved_leaves(self, unit: str) -> dict[str, Array]:
         if unit in self._loaded:
             return {path: ops_of(x).copy(x) for path, x in self._loaded[unit].items()}
@@ -143,12 +165,20 @@ class Worker:
                     f"The saved compression state has shape {found.get(name)} for {name!r}, this model has "
                     f"{planned.get(name)}; load the state of the same model."
                 )
+        for unit in self.plan.units:
+            if saved["step"] and not saved["units"][unit.name]["leaves"] and self._remembers(unit):
+                raise ConfigurationError(
+                    f"The saved compression state of {unit.name!r} is empty; load one that was saved between two steps."
+                )
+
+    def _remembers(self, unit: Unit) -> bool:
+        return bool(unit.operator.leaves(unit.spec, self.world_size))
 
     def _take_state(self, unit: Unit, ops: ArrayOps) -> State:
         state = self._states.pop(unit.name, None)
         if state is not None:
             return state
-        state = initial_state(unit.operator.leaves(unit.spec), ops, unit.name)
+        state = initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
         loaded = self._loaded.pop(unit.name, {})
         return _with_leaves(state, loaded, ops, unit.name) if loaded else state
 

@@ -66,9 +66,9 @@ class ErrorFeedback(Operator):
     def unit_bytes(self) -> float:
         return self.inner.unit_bytes if isinstance(self.inner, Operator) else 0.0
 
-    def leaves(self, spec: Spec) -> Leaves:
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
         error = Leaf(spec.shape, spec.wide.dtype, Scope.LOCAL)
-        return {"error": error, "inner": operator_of(self.inner, spec.wide).leaves(spec.wide)}
+        return {"error": error, "inner": operator_of(self.inner, spec.wide).leaves(spec.wide, world_size)}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec

@@ -25,8 +25,8 @@ class Method(Operator):
         return self.expression().unit_bytes
 
     @final
-    def leaves(self, spec: Spec) -> Leaves:
-        return self.expression().leaves(spec)
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
+        return self.expression().leaves(spec, world_size)
 
     @final
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:

@@ -24,8 +24,7 @@ from ..contract import (
     check_at_least,
     check_finite,
 )
-from .low_rank import live_rows
-from .matrix import as_gradient, as_matrix, saves
+from .matrix import as_gradient, as_matrix, live_rows, saves
 
 
 @final
@@ -61,7 +60,7 @@ class AlternatingLowRank(Operator):
     def compresses(self, spec: Spec) -> bool:
         return saves(spec, self.rank, self.min_saving)
 
-    def leaves(self, spec: Spec) -> Leaves:
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
         (n, m), dtype = spec.matrix_shape, spec.wide.dtype
         right = Leaf((self._rank(spec), m), dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
         return {"p": Leaf((self._rank(spec), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}

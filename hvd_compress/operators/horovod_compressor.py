@@ -9,6 +9,8 @@ from typing import Any, final
 from ..contract import Array, Context, Exchange, Exchanged, Mean, Operator, Payload, Spec, State, Sum, Traffic
 from ..errors import ConfigurationError
 
+_payloads: dict[tuple[int, Spec], tuple[Any, int, str]] = {}
+
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -18,22 +20,34 @@ class HorovodCompressor(Operator):
     float16 payloads are divided by W before they are compressed and summed, as in `AllReduce`.
 
     Args:
-        path: where the compressor is found, "module:Class", as in "horovod.torch.compression:FP16Compressor".
+        path: where the compressor's class is found, as in "horovod.torch.compression:FP16Compressor".
+        instance: the compressor itself, where it is not that class but an object of it.
 
     Raises:
         ConfigurationError: nothing with `compress` and `decompress` is found there.
     """
 
     path: str
+    instance: Any = None
 
     def __post_init__(self) -> None:
         self._load()
 
+    def __repr__(self) -> str:
+        # Ranks compare what is printed: an object is told by its settings, not by its address.
+        if self.instance is None:
+            return f"HorovodCompressor({self.path!r})"
+        told = repr(self.instance)
+        if told == object.__repr__(self.instance):
+            told = f"{self.path}({getattr(self.instance, '__dict__', {})!r})"
+        return f"HorovodCompressor({self.path!r}, instance={told})"
+
     @staticmethod
     def of(compressor: Any) -> HorovodCompressor:
-        """Return the operator for a compressor class or an instance of a class that takes no arguments."""
+        """Return the operator for a compressor class or instance."""
         owner = compressor if isinstance(compressor, type) else type(compressor)
-        return HorovodCompressor(f"{owner.__module__}:{owner.__qualname__}")
+        instance = None if compressor is owner else compressor
+        return HorovodCompressor(f"{owner.__module__}:{owner.__qualname__}", instance)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, compressor = context.ops, context.spec, self._load()
@@ -58,13 +72,21 @@ class HorovodCompressor(Operator):
         return (Sum, world_size) if self._payload(spec)[1] == "float16" else (Mean, 1)
 
     def _payload(self, spec: Spec) -> tuple[int, str]:
-        """Return (number of elements, element type) that the compressor makes of zeros of `spec`."""
-        import torch
+        """Return (number of elements, element type) that the compressor makes of zeros of `spec`; found out once."""
+        compressor = self._load()
+        known = _payloads.get((id(compressor), spec))
+        if known is None:
+            import torch
 
-        payload, _ = self._load().compress(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)))
-        return payload.numel(), str(payload.dtype).removeprefix("torch.")
+            payload, _ = compressor.compress(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)))
+            # The compressor is kept beside what was found, so that its id stays its own.
+            known = compressor, payload.numel(), str(payload.dtype).removeprefix("torch.")
+            _payloads[id(compressor), spec] = known
+        return known[1:]
 
     def _load(self) -> Any:
+        if self.instance is not None:
+            return self.instance
         module, _, name = self.path.partition(":")
         try:
             found: Any = importlib.import_module(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import final
@@ -29,7 +28,7 @@ from ..contract import (
     check_finite,
 )
 from ..ops import ArrayOps
-from .matrix import as_gradient, as_matrix, saves
+from .matrix import as_gradient, as_matrix, live_rows, saves
 
 
 @final
@@ -73,7 +72,7 @@ class LowRank(Operator):
     def compresses(self, spec: Spec) -> bool:
         return saves(spec, self.rank, self.min_saving)
 
-    def leaves(self, spec: Spec) -> Leaves:
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
         _, m = spec.matrix_shape
         factor = Leaf((self._rank(spec), m), spec.wide.dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
         return {"q": factor, "q_start": factor} if self.warm_start else {"q_start": factor}
@@ -110,17 +109,6 @@ class LowRank(Operator):
         if self.resample:
             return ops.normal(ops.shape(first), ops.dtype(first), (self.seed, context.name, context.step))
         return first
-
-
-def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:
-    """Return the factor with rows scaled to 1 at most, those that are zero or not finite replaced by `fresh`.
-
-    Only the span of the rows matters. A factor is of the gradient's magnitude, so that its next product with a
-    gradient would be of its square, and out of range where the gradient is not. The device is not asked.
-    """
-    largest = ops.row_maxima(factor)
-    live = (largest > 0.0) & (largest < math.inf)
-    return ops.where(live, factor / ops.where(live, largest, 1.0), fresh)
 
 
 def _mean_factor(

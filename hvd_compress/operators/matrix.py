@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..contract import Array, Spec
 from ..ops import ArrayOps
 
@@ -25,3 +27,14 @@ def saves(spec: Spec, rank: int, min_saving: float) -> bool:
     if len(spec.shape) < 2 or n * m == 0:
         return False
     return (n + m) * min(n, m, rank) * min_saving < n * m
+
+
+def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:
+    """Return the factor with rows scaled to 1 at most, those that are zero or not finite replaced by `fresh`.
+
+    Only the span of the rows matters. A factor is of the gradient's magnitude, so that its next product with a
+    gradient would be of its square, and out of range where the gradient is not. The device is not asked.
+    """
+    largest = ops.row_maxima(factor)
+    live = (largest > 0.0) & (largest < math.inf)
+    return ops.where(live, factor / ops.where(live, largest, 1.0), fresh)

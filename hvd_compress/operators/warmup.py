@@ -50,8 +50,8 @@ class Warmup(Operator):
     def unit_bytes(self) -> float:
         return self.then.unit_bytes if isinstance(self.then, Operator) else 0.0
 
-    def leaves(self, spec: Spec) -> Leaves:
-        return operator_of(self.then, spec).leaves(spec)
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
+        return operator_of(self.then, spec).leaves(spec, world_size)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         spec = context.spec

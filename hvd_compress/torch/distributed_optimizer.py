@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import horovod.torch as stock
@@ -20,6 +18,7 @@ from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
 from .settings import ExchangeSettings, check_passes
+from .stepping import attach
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 _exchanges: weakref.WeakSet[GradientExchange] = weakref.WeakSet()
@@ -72,8 +71,20 @@ def DistributedOptimizer(
     _check_supported(optimizer, op)
     if op == stock.Adasum:
         suited = _for_stock(compressor, compression)
+        if check_replicas_every:
+            raise ConfigurationError("op=hvd.Adasum cannot check replicas; leave check_replicas_every at 0.")
         if stock.size() > 1:
-            return stock.DistributedOptimizer(optimizer, named_parameters, suited, passes, op, process_set=process_set)
+            return stock.DistributedOptimizer(
+                optimizer,
+                named_parameters,
+                suited,
+                passes,
+                op,
+                gradient_predivide_factor,
+                groups=groups or None,
+                sparse_as_dense=sparse_as_dense,
+                process_set=process_set,
+            )
     settings = ExchangeSettings(
         average=op != stock.Sum,
         gradient_predivide_factor=float(gradient_predivide_factor),
@@ -83,19 +94,21 @@ def DistributedOptimizer(
     )
     named = named_gradients(optimizer, named_parameters)
     exchange: GradientExchange | None = None
+    for older in exchanges():
+        older.release({p for _, p in named})
     if process_set.included():
         exchange = GradientExchange(
             optimizer, named, compressor, settings, process_set, passes, overlap, group_names(named, groups)
         )
         _exchanges.add(exchange)
-    _attach(optimizer, exchange, compressor)
+    attach(optimizer, exchange, compressor)
     _wrapped.add(optimizer)
     return optimizer
 
 
 def exchanges() -> list[GradientExchange]:
-    """Return the exchanges of all live optimizers of this process."""
-    return list(_exchanges)
+    """Return the exchanges of all live optimizers of this process, in the order in which they were made."""
+    return sorted(_exchanges, key=lambda exchange: exchange.number)
 
 
 def _check_supported(optimizer: torch.optim.Optimizer, op: Any) -> None:
@@ -122,96 +135,3 @@ def _for_stock(compressor: Operator | Codec, compression: Any) -> Any:
     raise ConfigurationError(
         f"op=hvd.Adasum combines gradients inside one allreduce, which {compressor!r} is not; use op=hvd.Average."
     )
-
-
-def _attach(optimizer: Any, exchange: GradientExchange | None, compressor: Operator | Codec) -> None:
-    """Give the optimizer Horovod's methods, and its hooks before and after a step."""
-    stepping = _Stepping(exchange)
-    plain_zero_grad = optimizer.zero_grad
-
-    def zero_grad(set_to_none: bool = True) -> None:
-        """Reset gradients, unless they are on their way."""
-        if exchange is not None and exchange.in_flight:
-            raise UsageError(
-                "zero_grad() was called after backward() but before step() or synchronize(), while gradients are on "
-                "their way; call optimizer.synchronize() first to drop them."
-            )
-        plain_zero_grad(set_to_none=set_to_none)
-
-    def set_backward_passes_per_step(passes: int) -> None:
-        """Accumulate gradients over so many backward passes from the next step on."""
-        if exchange is not None:
-            exchange.passes = check_passes(passes)
-
-    optimizer.compression = compressor
-    optimizer.exchange = exchange
-    optimizer.synchronize = stepping.synchronize
-    optimizer.skip_synchronize = stepping.skip_synchronize
-    optimizer.set_backward_passes_per_step = set_backward_passes_per_step
-    optimizer.zero_grad = zero_grad
-    optimizer.register_step_pre_hook(stepping.before_step)
-    optimizer.register_step_post_hook(stepping.after_step)
-
-
-class _Stepping:
-    """When to exchange: before each step, unless the user did so or asks not to."""
-
-    def __init__(self, exchange: GradientExchange | None) -> None:
-        self._exchange = exchange
-        self._synchronized = False
-        self._skip = False
-
-    def synchronize(self) -> None:
-        """Finish the exchange of gradients; to be followed by step() under `skip_synchronize()`."""
-        if self._exchange is not None:
-            self._exchange.synchronize()
-        self._synchronized = True
-
-    @contextmanager
-    def skip_synchronize(self) -> Iterator[None]:
-        """Let step() use the gradients as they are, after `synchronize()`."""
-        self._skip = True
-        try:
-            yield
-        finally:
-            self._skip = False
-
-    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        del optimizer
-        if self._exchange is None or self._exchange.quiet:
-            return None
-        if self._skip:
-            self._synchronized = False
-            return None
-        if self._synchronized:
-            warnings.warn(
-                "optimizer.step() after optimizer.synchronize() exchanges gradients a second time; call step() under "
-                "optimizer.skip_synchronize().",
-                stacklevel=3,
-            )
-        self._synchronized = False
-        # torch hands over the arguments of the unbound step(optimizer, closure=None).
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            self._exchange.synchronize()
-            return None
-        synchronized = self._synchronized_closure(closure)
-        if len(args) > 1:
-            return (args[0], synchronized, *args[2:]), kwargs
-        return args, {**kwargs, "closure": synchronized}
-
-    def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        del optimizer, args, kwargs
-        if self._exchange is not None and not self._exchange.quiet:
-            self._exchange.after_step()
-
-    def _synchronized_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Return a closure that exchanges the gradients which the user's closure computes."""
-
-        def synchronized() -> Any:
-            loss = closure()
-            assert self._exchange is not None
-            self._exchange.synchronize()
-            return loss
-
-        return synchronized

@@ -8,12 +8,14 @@ order in which hooks fire on a rank makes no difference.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, final
 
+import horovod.torch as stock
 import torch
 
 from ..contract import Codec, Operator
@@ -78,6 +80,7 @@ class GradientExchange:
         self._alone = process_set.size() == 1
         self._transport: Transport = LoopbackTransport() if self._alone else self._gatherer
         self.passes = check_passes(passes)
+        self.number = 0
         self._sparse: tuple[str, ...] = ()
         self._made_dense: frozenset[str] = frozenset()
         self._sparse_known = False
@@ -86,19 +89,41 @@ class GradientExchange:
         self._passes_done: Counter[str] = Counter()
         self._steps_checked = 0
         self._quiet = False
-        self._register_hooks()
+        self._lock = threading.RLock()  # autograd runs hooks of different devices in different threads
+        self._hooks = self._registered_hooks()
 
-    def _register_hooks(self) -> None:
+    def _registered_hooks(self) -> list[Any]:
         """Hook every parameter for as long as this exchange lives; the model must not keep it alive."""
         own = weakref.ref(self)
 
         def on_gradient(parameter: torch.Tensor) -> None:
             exchange = own()
             if exchange is not None:
-                exchange._on_gradient(parameter)
+                with exchange._lock, torch.no_grad():
+                    exchange._on_gradient(parameter)
 
-        for _, p in self._named:
-            weakref.finalize(self, _register(p, on_gradient).remove)
+        hooks = [_register(p, on_gradient) for _, p in self._named]
+        for hook in hooks:
+            weakref.finalize(self, hook.remove)
+        return hooks
+
+    def release(self, parameters: Set[torch.nn.Parameter]) -> None:
+        """Leave gradient hooks to another optimizer if it has any of these parameters; step() still exchanges.
+
+        Raises:
+            UsageError: gradients are on their way.
+        """
+        if not self._hooks or parameters.isdisjoint(self._name):
+            return
+        if self._trips:
+            raise UsageError(
+                "Another optimizer of the same parameters has gradients on their way; call its step() or synchronize() "
+                "before hvd.DistributedOptimizer()."
+            )
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._forget_passes()
 
     # --- planning ---
 
@@ -110,7 +135,7 @@ class GradientExchange:
             specs_in_gradient_order(named),
             bucket_bytes=self._settings.bucket_bytes,
             groups=self._groups,
-            settings=self._settings.as_text(),
+            settings={**self._settings.as_text(), "backward_passes_per_step": self.passes},
         )
         self._sparse = sparse_names
         self._worker = Worker(plan, self._process_set.rank(), self._process_set.size(), self._learning_rate)
@@ -130,9 +155,9 @@ class GradientExchange:
 
     def _check_plan(self) -> str:
         """Compare plans across ranks; return the prefix of this exchange's collectives."""
-        number = _made[self._process_set.process_set_id]
+        self.number = _made[self._process_set.process_set_id]
         _made[self._process_set.process_set_id] += 1
-        prefix = f"hvd_compress.{number}"
+        prefix = f"hvd_compress.{self.number}"
         check_agreement(self.plan, lambda item: self._gather(item, f"{prefix}.plan"))
         return prefix
 
@@ -166,11 +191,10 @@ class GradientExchange:
         self._missing[bucket] -= 1
         if not (self._overlap and self._sparse_known):
             return
-        with torch.no_grad():
-            if self._missing[bucket] == 0:
-                self._start(bucket)
-            for trip in self._trips.values():
-                trip.advance_if_arrived()
+        if self._missing[bucket] == 0:
+            self._start(bucket)
+        for trip in self._trips.values():
+            trip.advance_if_arrived()
 
     def _start(self, bucket: int) -> None:
         units = (self.plan.units[i] for i in self.plan.buckets[bucket])
@@ -276,13 +300,25 @@ class GradientExchange:
         return self._worker.plan
 
     @property
+    def step(self) -> int:
+        """Steps done, those of the run that state was loaded from included."""
+        return self._worker.step
+
+    @property
     def meter(self) -> Meter:
         """Bytes, collectives and seconds so far."""
         return self._worker.meter
 
     def state_dict(self) -> dict[str, Any]:
-        """Return this rank's compression state (residuals, factors); every rank saves its own."""
-        return {"sparse": list(self._sparse), **self._worker.state_dict()}
+        """Return this rank's compression state (residuals, factors); every rank saves its own.
+
+        Raises:
+            UsageError: gradients are on their way, and the state with them.
+        """
+        if self._trips:
+            raise UsageError("Compression state cannot be saved between backward() and step(); save it after step().")
+        sparse_names = {"sparse": list(self._sparse), "made_dense": sorted(self._made_dense)}
+        return {**sparse_names, **self._worker.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over a state that `state_dict` returned on this rank.
@@ -295,6 +331,12 @@ class GradientExchange:
         if tuple(saved.get("sparse", ())) != self._sparse:
             self._plan_for(tuple(saved["sparse"]))
         self._worker.load_state_dict(saved)
+        self._made_dense = frozenset(saved.get("made_dense", ()))
+        self._sparse_known = self._worker.step > 0
+
+    def follow(self, rank: int) -> None:
+        """Take over the step count and the replicated state of one rank: others have joined earlier than it."""
+        self._worker.adopt(*stock.broadcast_object(self._worker.replicated(), rank, name=f"{self._prefix}.follow"))
 
     @property
     def checks_replicas(self) -> bool:

@@ -11,6 +11,8 @@ from ..contract import Mean, Sum
 from ..errors import ConfigurationError
 from .distributed_optimizer import exchanges
 
+FAR = 2**40  # a step after every warm-up
+
 
 def broadcast_optimizer_state(optimizer: Any, root_rank: int, model: Any = None) -> None:
     """Give every rank the optimizer state of one rank; the arguments are Horovod's.
@@ -39,7 +41,8 @@ def join(device: int = -1) -> int:
         kinds = {
             payload.kind
             for unit in plan.units
-            for payloads in unit.operator.traffic(unit.spec, 2, exchange.meter.steps)
+            for step in (exchange.step, exchange.step + 1, FAR, FAR + 1)
+            for payloads in unit.operator.traffic(unit.spec, 2, step)
             for payload in payloads
         }
         if kinds - {Mean, Sum}:
@@ -52,4 +55,8 @@ def join(device: int = -1) -> int:
                 "hvd.join() answers allreduces only, but check_replicas_every gathers; keep it 0, or give every rank "
                 "the same number of batches."
             )
-    return int(stock.join(device))
+    last = int(stock.join(device))
+    # Ranks that joined early missed steps: their step count and factors are behind, their residuals are their own.
+    for exchange in exchanges():
+        exchange.follow(last)
+    return last
