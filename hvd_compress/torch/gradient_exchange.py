@@ -317,8 +317,8 @@ class GradientExchange:
         """
         if self._trips:
             raise UsageError("Compression state cannot be saved between backward() and step(); save it after step().")
-        sparse_names = {"sparse": list(self._sparse), "made_dense": sorted(self._made_dense)}
-        return {**sparse_names, **self._worker.state_dict()}
+        names = {"gathered": list(self._sparse), "made_dense": sorted(self._made_dense)}
+        return {"sparse": names, **self._worker.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over a state that `state_dict` returned on this rank.
@@ -328,10 +328,11 @@ class GradientExchange:
         """
         if self.in_flight:
             raise UsageError("Compression state cannot be loaded between backward() and step(); load it before.")
-        if tuple(saved.get("sparse", ())) != self._sparse:
-            self._plan_for(tuple(saved["sparse"]))
+        gathered = tuple(saved["sparse"]["gathered"])
+        if gathered != self._sparse:
+            self._plan_for(gathered)
         self._worker.load_state_dict(saved)
-        self._made_dense = frozenset(saved.get("made_dense", ()))
+        self._made_dense = frozenset(saved["sparse"]["made_dense"])
         self._sparse_known = self._worker.step > 0
 
     def follow(self, rank: int) -> None:

@@ -19,6 +19,7 @@ MODULES = (
     "stock_api",
     "checkpoints",
     "namespace",
+    "lifecycle",
 )
 for name in MODULES:
     importlib.import_module(f"workers.{name}")

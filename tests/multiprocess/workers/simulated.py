@@ -87,7 +87,7 @@ def equals_the_simulator(case: str) -> None:
 
 
 def _assert_same_state(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
-    assert found.pop("sparse") == []
+    assert found.pop("sparse") == {"gathered": [], "made_dense": []}
     leaves = [dict(walk({name: unit.pop("leaves") for name, unit in s["units"].items()})) for s in (found, expected)]
     assert found == expected
     assert leaves[0].keys() == leaves[1].keys()
