@@ -22,9 +22,8 @@ from ..contract import (
     State,
     Traffic,
     check_at_least,
-    check_finite,
 )
-from .matrix import as_gradient, as_matrix, live_rows, saves
+from .matrix import as_gradient, as_matrix, check_factors, live_rows, saves, used_rank
 
 
 @final
@@ -53,8 +52,7 @@ class AlternatingLowRank(Operator):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(self, "rank", self.rank, 1)
-        check_finite(self, "min_saving", self.min_saving, 0.0)
+        check_factors(self, self.rank, self.min_saving)
         check_at_least(self, "seed", self.seed, 0)
 
     def compresses(self, spec: Spec) -> bool:
@@ -62,8 +60,8 @@ class AlternatingLowRank(Operator):
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         (n, m), dtype = spec.matrix_shape, spec.wide.dtype
-        right = Leaf((self._rank(spec), m), dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
-        return {"p": Leaf((self._rank(spec), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}
+        right = Leaf((used_rank(spec, self.rank), m), dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
+        return {"p": Leaf((used_rank(spec, self.rank), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, even = context.ops, context.spec, context.step % 2 == 0
@@ -84,7 +82,4 @@ class AlternatingLowRank(Operator):
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         side = spec.matrix_shape[step % 2]
-        return ((Payload(Mean, self._rank(spec) * side, spec.wide.dtype),),)
-
-    def _rank(self, spec: Spec) -> int:
-        return min(*spec.matrix_shape, self.rank)
+        return ((Payload(Mean, used_rank(spec, self.rank) * side, spec.wide.dtype),),)

@@ -16,10 +16,8 @@ from ..contract import (
     Spec,
     State,
     Traffic,
-    check_at_least,
-    check_finite,
 )
-from .matrix import as_gradient, as_matrix, saves
+from .matrix import as_gradient, as_matrix, check_factors, saves, used_rank
 
 
 @final
@@ -44,8 +42,7 @@ class BestLowRank(Operator):
     min_saving: float = 1.0
 
     def __post_init__(self) -> None:
-        check_at_least(self, "rank", self.rank, 1)
-        check_finite(self, "min_saving", self.min_saving, 0.0)
+        check_factors(self, self.rank, self.min_saving)
 
     def compresses(self, spec: Spec) -> bool:
         return saves(spec, self.rank, self.min_saving)
@@ -56,7 +53,7 @@ class BestLowRank(Operator):
         (average,) = yield [Mean(matrix)]
         # An SVD of infinities raises; the mean below still shows them, as loss scaling expects.
         finite = ops.finite_or_zero_(ops.copy(average))
-        basis = ops.leading_left_vectors(finite, min(*spec.matrix_shape, self.rank))
+        basis = ops.leading_left_vectors(finite, used_rank(spec, self.rank))
         mean = ops.matmul(basis, ops.matmul(basis, average), transpose_a=True)
         rest: Array | None = None
         if context.feedback:

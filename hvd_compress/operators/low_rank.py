@@ -25,10 +25,9 @@ from ..contract import (
     State,
     Traffic,
     check_at_least,
-    check_finite,
 )
 from ..ops import ArrayOps
-from .matrix import as_gradient, as_matrix, live_rows, saves
+from .matrix import as_gradient, as_matrix, check_factors, live_rows, saves, used_rank
 
 
 @final
@@ -64,9 +63,8 @@ class LowRank(Operator):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_at_least(self, "rank", self.rank, 1)
+        check_factors(self, self.rank, self.min_saving)
         check_at_least(self, "power_iterations", self.power_iterations, 1)
-        check_finite(self, "min_saving", self.min_saving, 0.0)
         check_at_least(self, "seed", self.seed, 0)
 
     def compresses(self, spec: Spec) -> bool:
@@ -74,7 +72,7 @@ class LowRank(Operator):
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         _, m = spec.matrix_shape
-        factor = Leaf((self._rank(spec), m), spec.wide.dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
+        factor = Leaf((used_rank(spec, self.rank), m), spec.wide.dtype, Scope.REPLICATED, Fill.NORMAL, self.seed)
         return {"q": factor, "q_start": factor} if self.warm_start else {"q_start": factor}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
@@ -96,11 +94,8 @@ class LowRank(Operator):
         return Exchanged(as_gradient(mean, spec, ops), rest, kept)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
-        (n, m), r, dtype = spec.matrix_shape, self._rank(spec), spec.wide.dtype
+        (n, m), r, dtype = spec.matrix_shape, used_rank(spec, self.rank), spec.wide.dtype
         return ((Payload(Mean, r * n, dtype),), (Payload(Mean, r * m, dtype),)) * self.power_iterations
-
-    def _rank(self, spec: Spec) -> int:
-        return min(*spec.matrix_shape, self.rank)
 
     def _starting_factor(self, state: State, ops: ArrayOps, context: Context) -> Array:
         first = state["q_start"]

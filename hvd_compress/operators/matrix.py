@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 
-from ..contract import Array, Spec
+from ..contract import Array, Spec, check_at_least, check_finite
 from ..ops import ArrayOps
+
+
+def check_factors(owner: object, rank: object, min_saving: object) -> None:
+    """Raise unless rank is a whole number >= 1 and min_saving a finite number >= 0."""
+    check_at_least(owner, "rank", rank, 1)
+    check_finite(owner, "min_saving", min_saving, 0.0)
+
+
+def used_rank(spec: Spec, rank: int) -> int:
+    """Return min(n, m, r): a matrix has no more than that."""
+    return min(*spec.matrix_shape, rank)
 
 
 def as_matrix(grad: Array, spec: Spec, ops: ArrayOps) -> Array:
@@ -26,7 +37,7 @@ def saves(spec: Spec, rank: int, min_saving: float) -> bool:
     n, m = spec.matrix_shape
     if len(spec.shape) < 2 or n * m == 0:
         return False
-    return (n + m) * min(n, m, rank) * min_saving < n * m
+    return (n + m) * used_rank(spec, rank) * min_saving < n * m
 
 
 def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:
