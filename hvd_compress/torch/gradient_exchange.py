@@ -135,7 +135,7 @@ class GradientExchange:
             specs_in_gradient_order(named),
             bucket_bytes=self._settings.bucket_bytes,
             groups=self._groups,
-            settings={**self._settings.as_text(), "backward_passes_per_step": self.passes},
+            settings=self._settings.as_text(),
         )
         self._sparse = sparse_names
         self._worker = Worker(plan, self._process_set.rank(), self._process_set.size(), self._learning_rate)
