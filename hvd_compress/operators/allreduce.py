@@ -22,6 +22,7 @@ from ..contract import (
     check_codec,
 )
 from ..errors import ConfigurationError
+from .reduction import mean_by
 
 
 @final
@@ -70,6 +71,4 @@ class AllReduce(Operator):
                 f"AllReduce({self.codec!r}) cannot add up payloads of a {spec.dtype} gradient; use "
                 f"TwoWay({self.codec!r}) instead."
             )
-        if any(dtype == "float16" for _, dtype in self.codec.payload(spec)):
-            return Sum, world_size
-        return Mean, 1
+        return mean_by([dtype for _, dtype in self.codec.payload(spec)], world_size)

@@ -6,8 +6,9 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..contract import Array, Context, Exchange, Exchanged, Mean, Operator, Payload, Spec, State, Sum, Traffic
+from ..contract import Array, Context, Exchange, Exchanged, Operator, Payload, Spec, State, Traffic
 from ..errors import ConfigurationError
+from .reduction import mean_by
 
 _payloads: dict[tuple[int, Spec], tuple[Any, int, str]] = {}
 
@@ -51,7 +52,7 @@ class HorovodCompressor(Operator):
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, compressor = context.ops, context.spec, self._load()
-        kind, divisor = self._reduction(spec, context.world_size)
+        kind, divisor = mean_by([self._payload(spec)[1]], context.world_size)
         if divisor != 1:
             grad = ops.scale_(grad, 1.0 / divisor)
         payload, ctx = compressor.compress(grad)
@@ -65,11 +66,8 @@ class HorovodCompressor(Operator):
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         count, dtype = self._payload(spec)
-        kind, _ = self._reduction(spec, world_size)
+        kind, _ = mean_by([dtype], world_size)
         return ((Payload(kind, count, dtype),),)
-
-    def _reduction(self, spec: Spec, world_size: int) -> tuple[type[Mean] | type[Sum], int]:
-        return (Sum, world_size) if self._payload(spec)[1] == "float16" else (Mean, 1)
 
     def _payload(self, spec: Spec) -> tuple[int, str]:
         """Return (number of elements, element type) that the compressor makes of zeros of `spec`; found out once."""

@@ -1,8 +1,8 @@
 """GradientExchange: from gradient hooks to mean gradients, for one optimizer.
 
 A hook on every parameter counts backward passes. When all gradients of a bucket are there its first round starts, and
-buckets whose rounds have arrived go on; nothing waits in a hook. `synchronize` starts what no hook did, then goes
-through the buckets in plan order, round by round. Names of collectives are made of plan, bucket and round, so the
+buckets whose rounds have arrived go on; nothing waits in a hook. `synchronize` starts what no hook did, then waits
+for the lowest round under way, until all are done. Names of collectives are made of plan, bucket and round, so the
 order in which hooks fire on a rank makes no difference.
 """
 
@@ -80,7 +80,6 @@ class GradientExchange:
         self._alone = process_set.size() == 1
         self._transport: Transport = LoopbackTransport() if self._alone else self._gatherer
         self.passes = check_passes(passes)
-        self.number = 0
         self._sparse: tuple[str, ...] = ()
         self._made_dense: frozenset[str] = frozenset()
         self._sparse_known = False
@@ -232,12 +231,11 @@ class GradientExchange:
         self._check_nothing_is_new()
         if not self._sparse_known:
             self._agree_on_sparse()
-        for name in self._sparse:
+        for name in () if self._alone else self._sparse:
             p = self._parameter[name]
-            if not self._alone:
-                self._gathers[name] = sparse.start_gather(
-                    p.grad, p, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set
-                )
+            self._gathers[name] = sparse.start_gather(
+                p.grad, p, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set
+            )
         for bucket in range(len(self.plan.buckets)):
             if bucket not in self._trips:
                 self._start(bucket)
