@@ -10,15 +10,17 @@ from .drivers import Simulator
 from .errors import (
     CompressionError,
     ConfigurationError,
+    CorruptPayloadError,
     RankDisagreementError,
     ReplicaDivergenceError,
     StockOptimizerError,
     UnknownCompressorError,
     UsageError,
 )
-from .feedback import ErrorFeedback
+from .feedback import ErrorFeedback, LocalWeightDecay, Momentum, MomentumCorrection, StepSizeScaling
 from .methods import PowerSGD
 from .operators import (
+    AllGather,
     AllReduce,
     AlternatingLowRank,
     BestLowRank,
@@ -31,6 +33,7 @@ from .registry import names, register, resolve
 from .version import __version__
 
 __all__ = [
+    "AllGather",
     "AllReduce",
     "AlternatingLowRank",
     "BestLowRank",
@@ -38,16 +41,21 @@ __all__ = [
     "Codec",
     "CompressionError",
     "ConfigurationError",
+    "CorruptPayloadError",
     "ErrorFeedback",
     "HorovodCompressor",
     "Identity",
+    "LocalWeightDecay",
     "LowRank",
+    "Momentum",
+    "MomentumCorrection",
     "Operator",
     "PowerSGD",
     "RankDisagreementError",
     "ReplicaDivergenceError",
     "Simulator",
     "Spec",
+    "StepSizeScaling",
     "StockOptimizerError",
     "TwoWay",
     "UnknownCompressorError",

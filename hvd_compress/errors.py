@@ -27,3 +27,7 @@ class ReplicaDivergenceError(RankDisagreementError):
 
 class UsageError(CompressionError, RuntimeError):
     """Calls came in an order that would corrupt gradients."""
+
+
+class CorruptPayloadError(CompressionError, RuntimeError):
+    """What another rank sent cannot be right."""

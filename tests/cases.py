@@ -273,6 +273,11 @@ if importlib.util.find_spec("horovod") is not None:
     ]
 
 
+def simulator_of(row: Row, world_size: int, **more: Any) -> hc.Simulator:
+    """Return workers that use the row's compressor on gradients however small, so that its laws are tried on them."""
+    return hc.Simulator(row.compressor, world_size, allow_larger=True, **more)
+
+
 def public_compressors() -> list[type]:
     """Return every compressor class that the package exports, but for the two contracts."""
     exported = (getattr(hc, name) for name in hc.__all__)

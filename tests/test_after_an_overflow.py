@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from cases import MODEL, Library, Row, bits, normal_gradients, wide
+from cases import MODEL, Library, Row, bits, normal_gradients, simulator_of, wide
 from oracles.averaging import average_models
 
 from hvd_compress import PowerSGD, Simulator
@@ -13,7 +13,7 @@ SENT = [name for name, shape in MODEL.items() if 0 not in shape]
 
 
 def test_a_layer_is_transmitted_again(row: Row, library: Library) -> None:
-    simulator = Simulator(row.compressor, W)
+    simulator = simulator_of(row, W)
     for step in range(5):
         gradients = normal_gradients(W, step)
         average = average_models(gradients)

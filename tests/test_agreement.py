@@ -36,22 +36,22 @@ def errors(plans: list[Plan]) -> list[str]:
 
 
 def test_equal_plans_agree() -> None:
-    assert errors([make_plan(PowerSGD(), PARAMETERS) for _ in range(3)]) == []
+    assert errors([make_plan(PowerSGD(), PARAMETERS, 2) for _ in range(3)]) == []
 
 
 @pytest.mark.parametrize(
     ("other", "first", "second"),
     [
-        (make_plan(PowerSGD(rank=2), PARAMETERS), "compression=PowerSGD()", "compression=PowerSGD(rank=2)"),
-        (make_plan(Cast(), PARAMETERS), "PowerSGD()", "Cast()"),
-        (make_plan(PowerSGD(), PARAMETERS[:1]), "layer.bias", ""),
-        (make_plan(PowerSGD(), [("layer.weight", Spec((8, 9))), PARAMETERS[1]]), "[8, 8]", "[8, 9]"),
-        (make_plan(PowerSGD(), PARAMETERS, settings={"op": "Sum"}), "", "op=Sum"),
+        (make_plan(PowerSGD(rank=2), PARAMETERS, 2), "compression=PowerSGD()", "compression=PowerSGD(rank=2)"),
+        (make_plan(Cast(), PARAMETERS, 2), "PowerSGD()", "Cast()"),
+        (make_plan(PowerSGD(), PARAMETERS[:1], 2), "layer.bias", ""),
+        (make_plan(PowerSGD(), [("layer.weight", Spec((8, 9))), PARAMETERS[1]], 2), "[8, 8]", "[8, 9]"),
+        (make_plan(PowerSGD(), PARAMETERS, 2, settings={"op": "Sum"}), "", "op=Sum"),
     ],
     ids=["settings", "method", "fewer", "shape", "told"],
 )
 def test_all_ranks_are_told_the_first_difference(other: Plan, first: str, second: str) -> None:
-    plan = make_plan(PowerSGD(), PARAMETERS)
+    plan = make_plan(PowerSGD(), PARAMETERS, 2)
     told = errors([plan, plan, other])
     assert told == [told[0]] * 3
     assert "Ranks 0 and 2" in told[0]

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import Library, Row, bits, normal_gradients
-
-from hvd_compress import Simulator
+from cases import Library, Row, bits, normal_gradients, simulator_of
 
 W = 2
 SOME_WORLDS = pytest.mark.parametrize("world_size", [1, 3])
@@ -26,7 +24,7 @@ def overlap(x: Any, y: Any) -> bool:
 
 @SOME_WORLDS
 def test_gradients_are_left_untouched(row: Row, library: Library, world_size: int) -> None:
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     for step in range(3):
         gradients = library.arrays(normal_gradients(world_size, step))
         before = [{name: bits(x) for name, x in own.items()} for own in gradients]
@@ -37,7 +35,7 @@ def test_gradients_are_left_untouched(row: Row, library: Library, world_size: in
 @SOME_WORLDS
 def test_nothing_that_comes_out_is_shared(row: Row, library: Library, world_size: int) -> None:
     """Means have no element in common with gradients, with state, with one another or with another rank's."""
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     for step in range(2):
         gradients = library.arrays(normal_gradients(world_size, step))
         means = simulator.step(gradients)
@@ -54,7 +52,7 @@ def _leaves(state: dict[str, Any]) -> list[Any]:
 
 def test_what_the_caller_does_with_arrays_afterwards_makes_no_difference(row: Row, library: Library) -> None:
     """Optimizers overwrite gradients and updates in place; the next steps must not notice."""
-    careful, careless = Simulator(row.compressor, W), Simulator(row.compressor, W)
+    careful, careless = simulator_of(row, W), simulator_of(row, W)
     for step in range(3):
         expected = careful.step(library.arrays(normal_gradients(W, step)))
         gradients = library.arrays(normal_gradients(W, step))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cases import MODEL, NUMPY, ROWS, Library, Row, assert_close, normal_gradients
+from cases import MODEL, NUMPY, ROWS, Library, Row, assert_close, normal_gradients, simulator_of
 from oracles.averaging import average_models
-
-from hvd_compress import Simulator
 
 EXACT = [row for row in ROWS if row.exact]
 LINEAR = [row for row in ROWS if row.linear and "numpy" in row.libraries]
@@ -18,7 +16,7 @@ def test_exact_rows_average(row: Row, name: str, world_size: int) -> None:
     if name not in row.libraries:
         name = row.libraries[0]
     library = Library(name)
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     for step in range(3):
         gradients = normal_gradients(world_size, step)
         expected = average_models(gradients)
@@ -30,7 +28,7 @@ def test_exact_rows_average(row: Row, name: str, world_size: int) -> None:
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in LINEAR])
 def test_linear_rows_do_not_see_how_the_mean_is_split(row: Row, world_size: int) -> None:
     """W workers give what one worker with the mean gradient gives, at every step, whatever the split."""
-    many, one = Simulator(row.compressor, world_size), Simulator(row.compressor, 1)
+    many, one = simulator_of(row, world_size), simulator_of(row, 1)
     for step in range(5):
         gradients = normal_gradients(world_size, step)
         means = many.step(NUMPY.arrays(gradients, "float64"))[0]
@@ -43,7 +41,7 @@ def test_what_saves_nothing_travels_as_a_plain_average(row: Row, world_size: int
     """0-D and 1-D gradients are never factored, whatever the settings."""
     library = Library(row.libraries[0])
     shapes = {"scalar": (), "bias": (7,)}
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     for step in range(2):
         gradients = normal_gradients(world_size, step, shapes)
         means = simulator.step(library.arrays(gradients))[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMPY, ROWS, Row, bits, normal_gradients
+from cases import NUMPY, ROWS, Row, bits, normal_gradients, simulator_of
 
 from hvd_compress import ConfigurationError, Simulator, UsageError
 from hvd_compress.contract import AllGather, Broadcast, Exchanged, Mean, Meanwhile, Sum
@@ -98,7 +98,7 @@ def test_a_round_of_local_work_alone_needs_no_collective() -> None:
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS if "numpy" in row.libraries])
 def test_a_world_of_one_needs_no_network(row: Row) -> None:
     """Over a transport that hands everything back, one worker gets what the simulator gives one worker, in place."""
-    simulator = Simulator(row.compressor, 1, bucket_bytes=600)
+    simulator = simulator_of(row, 1, bucket_bytes=600)
     worker: Worker | None = None
     for step in range(4):
         (gradients,) = NUMPY.arrays(normal_gradients(1, step))

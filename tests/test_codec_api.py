@@ -92,7 +92,7 @@ def test_two_tensors_under_way_at_once(library: Library) -> None:
 
 
 def test_a_codec_of_several_parts_travels(library: Library, world_size: int) -> None:
-    simulator = Simulator(ErrorFeedback(TwoHalves()), world_size)
+    simulator = Simulator(ErrorFeedback(TwoHalves()), world_size, allow_larger=True)
     for step in range(2):
         gradients = normal_gradients(world_size, step, {"w": (5, 3)})
         mean = simulator.step(library.arrays(gradients))[0]["w"]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MODEL, ROWS, Library, Row, assert_close, dtype_of, normal_gradients, wide
+from cases import MODEL, ROWS, Library, Row, assert_close, dtype_of, normal_gradients, simulator_of, wide
 from oracles.averaging import average_models
 from oracles.collectives import lockstep
 
-from hvd_compress import Identity, Simulator, Spec
+from hvd_compress import Identity, Spec
 from hvd_compress.contract import Context, initial_state
 from hvd_compress.operators import operator_of
 from hvd_compress.ops import ops_of
@@ -33,7 +33,7 @@ def test_nothing_is_lost(row: Row, library: Library, world_size: int) -> None:
     """sum_t b^(T-t) (mean gradient - what was applied) = mean memory; for b = 1 the plain sums."""
     assert row.memory is not None
     decay = row.memory[1]
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     owed = {name: np.zeros(shape) for name, shape in MODEL.items()}
     for step in range(STEPS):
         gradients = normal_gradients(world_size, step)
@@ -48,7 +48,7 @@ def test_nothing_is_lost(row: Row, library: Library, world_size: int) -> None:
 @pytest.mark.parametrize(("row", "library"), WITH_MEMORY)
 def test_a_memory_is_one_workers_own(row: Row, library: Library) -> None:
     """Residuals are of each worker's gradient, not of the mean: equal ones would mean that somebody's is lost."""
-    simulator = Simulator(row.compressor, 2)
+    simulator = simulator_of(row, 2)
     for step in range(3):
         simulator.step(library.arrays(normal_gradients(2, step)))
     first, second = (residual(state, "conv") for state in simulator.state_dicts())

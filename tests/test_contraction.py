@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import EPSILON, MODEL, ROWS, Library, Row, normal_gradients, wide
+from cases import EPSILON, MODEL, ROWS, Library, Row, normal_gradients, simulator_of, wide
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvd_compress import Simulator, Spec
+from hvd_compress import Spec
 
 MATRICES = {name: shape for name, shape in MODEL.items() if 0 not in shape}
 
 
 def check(row: Row, library: Library, gradients: dict[str, np.ndarray], steps: int) -> None:
-    simulator = Simulator(row.compressor, 1)
+    simulator = simulator_of(row, 1)
     for _ in range(steps):
         means = simulator.step(library.arrays([gradients]))[0]
         for name, x in gradients.items():

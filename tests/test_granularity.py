@@ -61,23 +61,23 @@ def flat_units(plan: Plan) -> list[tuple[str, tuple[int, ...]]]:
     ],
 )
 def test_tensors_are_joined_up_to_so_many_bytes(at_once: float, expected: list[tuple[str, tuple[int, ...]]]) -> None:
-    assert flat_units(make_plan(Flat(at_once), PARAMETERS)) == expected
+    assert flat_units(make_plan(Flat(at_once), PARAMETERS, 2)) == expected
 
 
 def test_wrappers_keep_the_granularity() -> None:
     for wrapped in (ErrorFeedback(Flat(math.inf)), Warmup(1, Flat(math.inf)), Warmup(1, ErrorFeedback(Flat(math.inf)))):
-        assert flat_units(make_plan(wrapped, PARAMETERS)) == [("a..d", (21,))]
+        assert flat_units(make_plan(wrapped, PARAMETERS, 2)) == [("a..d", (21,))]
 
 
 def test_what_is_not_worth_it_and_what_is_empty_travels_dense_and_alone() -> None:
-    plan = make_plan(Flat(math.inf, smallest=4), PARAMETERS)
+    plan = make_plan(Flat(math.inf, smallest=4), PARAMETERS, 2)
     assert flat_units(plan) == [("a..d", (16,))]
     assert [unit.name for unit in plan.units if unit.dense] == ["b", "c", "e"]
 
 
 def test_element_types_are_not_joined() -> None:
     parameters = [("a", Spec((3,))), ("b", Spec((3,), "float64")), ("c", Spec((3,), "float64"))]
-    assert flat_units(make_plan(Flat(math.inf), parameters)) == [("a", (3,)), ("b..c", (6,))]
+    assert flat_units(make_plan(Flat(math.inf), parameters, 2)) == [("a", (3,)), ("b..c", (6,))]
 
 
 @pytest.mark.parametrize("at_once", [0, 40, math.inf])
@@ -101,13 +101,15 @@ def test_a_joined_unit_keeps_one_state() -> None:
         simulator.step([gradients])
         total += np.concatenate([x.ravel() for x in gradients.values()])
     (saved,) = simulator.state_dicts()
-    assert_close(saved["units"]["a..d"]["leaves"]["seen"], total, 1e-12)
+    seen = saved["units"]["a..d"]["leaves"]["seen"]
+    assert list(seen) == ["a", "b", "c", "d"], "saved by parameter"
+    assert_close(np.concatenate([seen[name].ravel() for name in seen]), total, 1e-12)
 
 
 @pytest.mark.parametrize("groups", [[["b", "d"]], [["a", "d"]], [["c"], ["b", "d"]]], ids=str)
 def test_groups_hold_for_every_member_of_a_joined_unit(groups: list[list[str]]) -> None:
     """Names of one group are in one bucket, also where a unit holds several names."""
-    plan = make_plan(Flat(40), PARAMETERS, groups=groups, bucket_bytes=1)
+    plan = make_plan(Flat(40), PARAMETERS, 2, groups=groups, bucket_bytes=1)
     bucket_of = {
         name: i for i, bucket in enumerate(plan.buckets) for u in bucket for name, _ in plan.units[u].parameters
     }
@@ -116,4 +118,4 @@ def test_groups_hold_for_every_member_of_a_joined_unit(groups: list[list[str]]) 
 
 
 def test_a_codec_works_on_one_tensor_at_a_time() -> None:
-    assert [unit.name for unit in make_plan(ErrorFeedback(Cast()), PARAMETERS).units] == list(SHAPES)
+    assert [unit.name for unit in make_plan(ErrorFeedback(Cast()), PARAMETERS, 2).units] == list(SHAPES)

@@ -7,11 +7,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import EPSILON, NUMPY, Library, Row, assert_close, normal_gradients
+from cases import EPSILON, NUMPY, Library, Row, assert_close, normal_gradients, simulator_of
 from oracles.averaging import average_models
 from oracles.rounding import BFLOAT16, FLOAT16, rounded
-
-from hvd_compress import Simulator
 
 STEPS = 3
 Model = Mapping[str, np.ndarray]
@@ -30,12 +28,12 @@ def reference(row: Row, world_size: int) -> list[Model]:
     gradients = [representable(world_size, step) for step in range(STEPS)]
     if "numpy" not in row.libraries:
         return [average_models(own) for own in gradients]
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     return [simulator.step(NUMPY.arrays(own, "float64"))[0] for own in gradients]
 
 
 def check(row: Row, library: Library, world_size: int, dtype: str) -> None:
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     tolerance = 20 * row.tolerance("float64" if dtype == "float64" else "float32") + 4 * EPSILON[dtype]
     for step, expected in enumerate(reference(row, world_size)):
         means = simulator.step(library.arrays(representable(world_size, step), dtype))[0]

@@ -28,7 +28,7 @@ def of_rank(n: int, m: int, rank: int, seed: int = 0) -> np.ndarray:
 
 def once(operator: Operator, matrix: np.ndarray, steps: int = 1, dtype: str = "float64") -> np.ndarray:
     """Return the last mean of so many steps with one worker and a constant gradient."""
-    simulator = Simulator(operator, 1)
+    simulator = Simulator(operator, 1, allow_larger=True)
     for _ in range(steps):
         means = simulator.step([{"w": matrix.astype(dtype)}])
     return wide(means[0]["w"])
@@ -38,7 +38,7 @@ def once(operator: Operator, matrix: np.ndarray, steps: int = 1, dtype: str = "f
 def test_linear_for_any_split_of_the_mean(n: int, m: int, rank: int, world: int, seed: int) -> None:
     """Whatever adds up to the same mean gives the same update, at every step: 7e-16 in the paper's terms."""
     for method in (LowRank(rank, min_saving=0.0), PowerSGD(rank, min_saving=0.0), PowerSGD(rank, alternate=True)):
-        many, one = Simulator(method, world), Simulator(method, 1)
+        many, one = Simulator(method, world, allow_larger=True), Simulator(method, 1, allow_larger=True)
         for step in range(3):
             parts = [100.0 * normal((n, m), seed, step, rank) for rank in range(world - 1)]
             mean = normal((n, m), seed, step)
@@ -75,7 +75,7 @@ def test_exact_where_the_rank_suffices(n: int, m: int, rank: int, seed: int) -> 
 def test_rank_one_with_four_columns(library: Library) -> None:
     """Where Gram-Schmidt with an additive constant is off by more than the matrix itself, QR is exact."""
     matrix = np.outer(normal((20,)), normal((15,), 1))
-    simulator = Simulator(PowerSGD(rank=4, min_saving=0.0), 1)
+    simulator = Simulator(PowerSGD(rank=4, min_saving=0.0), 1, allow_larger=True)
     for _ in range(5):
         mean = simulator.step([{"w": library.array(matrix)}])[0]["w"]
         assert_close(mean, matrix, 1e-5)
@@ -84,7 +84,7 @@ def test_rank_one_with_four_columns(library: Library) -> None:
 @given(n=sizes, m=sizes, rank=st.integers(1, 4), seed=seeds)
 def test_the_best_is_eckart_and_youngs(n: int, m: int, rank: int, seed: int) -> None:
     parts = [normal((n, m), seed, i) for i in range(3)]
-    simulator = Simulator(BestLowRank(rank, min_saving=0.0), 3)
+    simulator = Simulator(BestLowRank(rank, min_saving=0.0), 3, allow_larger=True)
     out = simulator.step([{"w": part} for part in parts])[0]["w"]
     assert_close(out, best_rank(average(parts), rank), 1e-8, scale=4.0)
 
@@ -94,7 +94,7 @@ def test_warm_start_converges_to_the_best(operator: Operator) -> None:
     """With a constant gradient the error never increases, and reaches that of the SVD."""
     u, v = (np.linalg.qr(normal((size, 6), size))[0] for size in (14, 10))
     matrix = (u * [9.0, 8.0, 3.0, 2.0, 1.0, 0.5]) @ v.T
-    simulator = Simulator(operator, 1)
+    simulator = Simulator(operator, 1, allow_larger=True)
     errors = [float(np.sum((matrix - simulator.step([{"w": matrix}])[0]["w"]) ** 2)) for _ in range(30)]
     assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(errors))
     assert errors[0] > 1.05 * best_rank_error(matrix, 2)
@@ -123,7 +123,7 @@ def test_more_power_iterations_come_closer() -> None:
 def test_only_the_span_of_q_matters(path: str) -> None:
     """Q and Q R, for any invertible R, give the same updates from there on."""
     method = LowRank(3, min_saving=0.0) if path == "q" else PowerSGD(3, min_saving=0.0)
-    plain, mixed = Simulator(method, 2), Simulator(method, 2)
+    plain, mixed = Simulator(method, 2, allow_larger=True), Simulator(method, 2, allow_larger=True)
     for step in range(3):
         plain.step([{"w": normal((12, 9), step, rank)} for rank in range(2)])
     saved = plain.state_dicts()
@@ -138,7 +138,7 @@ def test_only_the_span_of_q_matters(path: str) -> None:
 
 def test_layers_of_equal_shape_get_their_own_answers() -> None:
     """Batched orthogonalisation over all of them at once would recover 1/K of each."""
-    simulator = Simulator(LowRank(1, min_saving=0.0), 1)
+    simulator = Simulator(LowRank(1, min_saving=0.0), 1, allow_larger=True)
     layers = {f"layer{i}": of_rank(8, 6, 1, seed=i) for i in range(5)}
     means = simulator.step([layers])[0]
     for name, matrix in layers.items():
@@ -146,7 +146,7 @@ def test_layers_of_equal_shape_get_their_own_answers() -> None:
 
 
 def test_layers_of_equal_shape_start_from_their_own_q() -> None:
-    simulator = Simulator(LowRank(2, min_saving=0.0), 1)
+    simulator = Simulator(LowRank(2, min_saving=0.0), 1, allow_larger=True)
     matrix = normal((8, 6))
     means = simulator.step([{"a": matrix, "b": matrix}])[0]
     assert not np.allclose(means["a"], means["b"])
@@ -162,7 +162,7 @@ def test_seeds_give_different_subspaces() -> None:
 @pytest.mark.parametrize("method", [LowRank(2, min_saving=0.0), PowerSGD(2, min_saving=0.0)], ids=repr)
 def test_a_layer_that_was_zero_is_as_good_as_new(method: Operator) -> None:
     """A zero gradient leaves no Q; it is drawn anew, so the next step is not worse than a first one."""
-    simulator = Simulator(method, 1)
+    simulator = Simulator(method, 1, allow_larger=True)
     matrix = normal((12, 9))
     for _ in range(2):
         assert not simulator.step([{"w": np.zeros((12, 9))}])[0]["w"].any()
@@ -213,7 +213,10 @@ def test_how_a_gradient_is_seen_as_a_matrix(shape: tuple[int, ...], output_axis:
 
 def test_an_outlier_rank_does_not_poison_the_factors() -> None:
     """A step of zeros on one layer only: the others' factors are as they would have been."""
-    both, alone = Simulator(LowRank(2, min_saving=0.0), 1), Simulator(LowRank(2, min_saving=0.0), 1)
+    both, alone = (
+        Simulator(LowRank(2, min_saving=0.0), 1, allow_larger=True),
+        Simulator(LowRank(2, min_saving=0.0), 1, allow_larger=True),
+    )
     for step in range(4):
         w, v = normal((8, 6), step), np.zeros((8, 6)) if step == 1 else normal((8, 6), step, 1)
         mean = both.step([{"w": w, "v": v}])[0]["w"]

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import MODEL, Library, Row, normal_gradients, wide
+from cases import MODEL, Library, Row, normal_gradients, simulator_of, wide
 
-from hvd_compress import Simulator
 from hvd_compress.contract import walk
 
 W, BAD_STEP = 2, 2
@@ -25,7 +24,7 @@ def no_warnings_of_the_arithmetic() -> Any:
 
 @pytest.mark.parametrize("poison", [np.inf, -np.inf, np.nan])
 def test_an_overflow_ends_with_its_step(row: Row, library: Library, poison: float) -> None:
-    simulator = Simulator(row.compressor, W)
+    simulator = simulator_of(row, W)
     shapes = {"matrix": MODEL["matrix"], "bias": MODEL["bias"]}
     for step in range(BAD_STEP + 4):
         gradients = normal_gradients(W, step, shapes)
@@ -43,7 +42,7 @@ def test_an_overflow_ends_with_its_step(row: Row, library: Library, poison: floa
 def test_memory_stays_finite_at_the_overflow_itself(row: Row, library: Library) -> None:
     if row.memory is None:
         return  # the law speaks of memories; rows without one are covered above
-    simulator = Simulator(row.compressor, W)
+    simulator = simulator_of(row, W)
     for step in range(BAD_STEP + 1):
         gradients = normal_gradients(W, step, {"matrix": MODEL["matrix"]})
         if step == BAD_STEP:

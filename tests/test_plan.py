@@ -14,7 +14,7 @@ PARAMETERS = [("a", Spec((8, 8))), ("b", Spec((8,))), ("c", Spec((8, 8))), ("d",
 
 
 def plan(compressor: Any = None, parameters: list[tuple[str, Spec]] = PARAMETERS, **options: Any) -> Plan:
-    return make_plan(compressor or PowerSGD(rank=1), parameters, **options)
+    return make_plan(compressor or PowerSGD(rank=1), parameters, 2, **options)
 
 
 def test_the_same_settings_give_the_same_digest() -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from cases import EPSILON, MODEL, Library, Row, normal_gradients
+from cases import EPSILON, MODEL, Library, Row, normal_gradients, simulator_of
 from oracles.collectives import Asked, lockstep
 
 from hvd_compress import Cast, PowerSGD, Simulator, Spec
@@ -27,7 +27,7 @@ from hvd_compress.ops import ops_of
 
 
 def test_bytes_counted_are_bytes_predicted(row: Row, library: Library, world_size: int) -> None:
-    simulator = Simulator(row.compressor, world_size)
+    simulator = simulator_of(row, world_size)
     counted = 0
     for step in range(4):
         simulator.step(library.arrays(normal_gradients(world_size, step)))

@@ -1,6 +1,6 @@
 """The contract between algorithms and drivers; it imports no framework."""
 
-from .checks import check_at_least, check_choice, check_codec, check_compressor, check_finite
+from .checks import check_at_least, check_choice, check_codec, check_compressor, check_finite, check_fraction
 from .codec import Codec, Key
 from .operator import Context, Operator
 from .request import (
@@ -11,12 +11,15 @@ from .request import (
     Collective,
     Exchange,
     Exchanged,
+    Max,
     Mean,
     Meanwhile,
+    Reduction,
     Request,
     Results,
     Round,
     Sum,
+    Swap,
 )
 from .spec import DTYPE_BYTES, GRADIENT_DTYPES, SUMMABLE_DTYPES, Spec, wide_dtype
 from .state import Fill, Leaf, Leaves, Scope, State, initial_state, state_bytes, walk
@@ -39,10 +42,12 @@ __all__ = [
     "Key",
     "Leaf",
     "Leaves",
+    "Max",
     "Mean",
     "Meanwhile",
     "Operator",
     "Payload",
+    "Reduction",
     "Request",
     "Results",
     "Round",
@@ -50,12 +55,14 @@ __all__ = [
     "Spec",
     "State",
     "Sum",
+    "Swap",
     "Traffic",
     "check_at_least",
     "check_choice",
     "check_codec",
     "check_compressor",
     "check_finite",
+    "check_fraction",
     "initial_state",
     "sent_bytes",
     "state_bytes",

@@ -26,6 +26,15 @@ def check_finite(owner: object, name: str, value: object, minimum: float = -math
         raise ConfigurationError(f"{type(owner).__name__}({name}={value!r}): {name} must be a finite number{bound}.")
 
 
+def check_fraction(owner: object, name: str, value: object, *, zero: bool = False, one: bool = True) -> None:
+    """Raise unless `value` is a number between 0 and 1; `zero` and `one` say whether these are in the range."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = number and (0 < value < 1 or (zero and value == 0) or (one and value == 1))  # type: ignore[operator]
+    if not inside:
+        bounds = f"{'from' if zero else 'above'} 0 {'up to' if one else 'and below'} 1"
+        raise ConfigurationError(f"{type(owner).__name__}({name}={value!r}): {name} must be a number {bounds}.")
+
+
 def check_choice(owner: object, name: str, value: object, choices: Sequence[str]) -> None:
     """Raise unless `value` is one of `choices`."""
     if value not in choices:

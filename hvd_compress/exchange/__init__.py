@@ -5,13 +5,14 @@ from .bucket import BucketExchange
 from .fusion import Fused, fuse
 from .meter import Meter
 from .plan import Plan, Unit, make_plan, specs_of
-from .worker import Worker
+from .worker import Residual, Worker
 
 __all__ = [
     "BucketExchange",
     "Fused",
     "Meter",
     "Plan",
+    "Residual",
     "Unit",
     "Worker",
     "check_agreement",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from ..contract import SUMMABLE_DTYPES, AllGather, AllToAll, Array, Broadcast, Collective, Mean, Sum
+from ..contract import SUMMABLE_DTYPES, AllGather, AllToAll, Array, Broadcast, Collective, Max, Mean, Sum, Swap
 from ..errors import ConfigurationError, UsageError
 from ..ops import ArrayOps
 
@@ -54,8 +54,7 @@ def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]]) -> list[Fused]:
         _check_dtype(request, dtype)
         if math.prod(ops.shape(request.array)) == 0:
             continue
-        root = request.root if isinstance(request, Broadcast) else None
-        groups.setdefault((type(request), dtype, root, ops), []).append((position, request))
+        groups.setdefault((type(request), dtype, _route(request), ops), []).append((position, request))
     return [_pack(members, key[1], key[3]) for key, members in groups.items()]  # type: ignore[arg-type]
 
 
@@ -77,14 +76,19 @@ def _pack(members: list[tuple[int, Collective]], dtype: str, ops: ArrayOps) -> F
     alone = len(flat) == 1
     buffer = flat[0] if alone else ops.concat(flat, axis=1 if kind is AllToAll else 0)
     request: Collective
-    if isinstance(first, (Mean, Sum)):
-        request = type(first)(buffer, donate=first.donate or not alone)
-    elif isinstance(first, Broadcast):
-        request = Broadcast(buffer, first.root)
+    if isinstance(first, (Mean, Sum, Max)):
+        request = replace(first, array=buffer, donate=first.donate or not alone)
     else:
-        request = type(first)(buffer)
-    root = f".from{first.root}" if isinstance(first, Broadcast) else ""
-    return Fused(f"{kind.__name__.lower()}.{dtype}{root}", request, ops, shapes)
+        request = replace(first, array=buffer)
+    route = f".{_route(first)}" if _route(first) else ""
+    return Fused(f"{kind.__name__.lower()}.{dtype}{route}", request, ops, shapes)
+
+
+def _route(request: Collective) -> str:
+    """Return what requests must have in common, besides kind and element type, to travel together."""
+    if isinstance(request, Broadcast):
+        return f"from{request.root}"
+    return request.pairing if isinstance(request, Swap) else ""
 
 
 def _width(kind: type[Collective], shape: tuple[int, ...]) -> int:
@@ -92,10 +96,10 @@ def _width(kind: type[Collective], shape: tuple[int, ...]) -> int:
 
 
 def _check_dtype(request: Collective, dtype: str) -> None:
-    if isinstance(request, (Mean, Sum)) and dtype not in SUMMABLE_DTYPES:
+    if isinstance(request, (Mean, Sum, Max)) and dtype not in SUMMABLE_DTYPES:
         raise ConfigurationError(
             f"{type(request).__name__} of {dtype}: collectives add up {', '.join(SUMMABLE_DTYPES)} only; move other "
             "element types with AllToAll and AllGather."
         )
-    if not isinstance(request, (Mean, Sum, AllGather, AllToAll, Broadcast)):
+    if not isinstance(request, (Mean, Sum, Max, AllGather, AllToAll, Broadcast, Swap)):
         raise UsageError(f"An exchange yielded {type(request).__name__}, which is not a request.")

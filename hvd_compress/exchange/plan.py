@@ -6,6 +6,7 @@ It is derived from names, shapes and settings alone, so it is equal on every ran
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +14,12 @@ from typing import final
 
 from ..contract import GRADIENT_DTYPES, Array, Codec, Operator, Spec, traffic_bytes
 from ..errors import ConfigurationError
-from ..operators import dense_operator, operator_of
+from ..operators import dense_operator, dense_stand_in, operator_of
 from ..ops import ops_of
 from ..version import __version__
+
+# A step by which warm-ups and schedules have ended; even, so that it and the next one are a period of two.
+LATE = 2**40
 
 
 @final
@@ -28,14 +32,20 @@ class Unit:
         parameters: (name, spec) of each, in order; several are flattened and joined.
         spec: of the gradient that the operator sees.
         operator: how it travels.
-        dense: whether the compressor was passed over because it would not save anything here.
+        passed_over: why the compressor was not used: "small" (not worth it), "larger" (it would send more than a
+            plain average), "empty"; "" where it is used.
     """
 
     name: str
     parameters: tuple[tuple[str, Spec], ...]
     spec: Spec
     operator: Operator
-    dense: bool
+    passed_over: str = ""
+
+    @property
+    def dense(self) -> bool:
+        """Whether the compressor was passed over."""
+        return bool(self.passed_over)
 
 
 @final
@@ -47,12 +57,14 @@ class Plan:
         compressor: what the user asked for.
         units: in the order in which they are exchanged.
         buckets: positions in `units`; every unit is in exactly one bucket.
+        parameters: (name, spec) of all, in the order in which gradients are expected.
         settings: what else must be equal on all ranks, as (name, value).
     """
 
     compressor: Operator | Codec
     units: tuple[Unit, ...]
     buckets: tuple[tuple[int, ...], ...]
+    parameters: tuple[tuple[str, Spec], ...]
     settings: tuple[tuple[str, str], ...] = ()
 
     @cached_property
@@ -84,7 +96,9 @@ class Plan:
 def make_plan(
     compressor: Operator | Codec,
     parameters: Iterable[tuple[str, Spec]],
+    world_size: int,
     *,
+    allow_larger: bool = False,
     bucket_bytes: float = float("inf"),
     groups: Sequence[Sequence[str]] = (),
     settings: Mapping[str, object] | None = None,
@@ -94,6 +108,9 @@ def make_plan(
     Args:
         compressor: what the user asked for, an instance.
         parameters: (name, spec) in the order in which gradients are expected.
+        world_size: number of workers.
+        allow_larger: use the compressor also where it sends more than a plain average; otherwise those units travel
+            dense, with a warning.
         bucket_bytes: close a bucket once its gradients reach this many bytes.
         groups: parameter names that must travel in one bucket, each group in one.
         settings: what else must be equal on all ranks.
@@ -103,10 +120,11 @@ def make_plan(
     """
     parameters = list(parameters)
     _check_parameters(parameters)
-    units = _make_units(compressor, parameters)
+    units = _make_units(compressor, parameters, world_size, allow_larger)
+    _warn_of_larger(compressor, units, world_size)
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
-    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), told)
+    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), tuple(parameters), told)
 
 
 def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
@@ -132,36 +150,69 @@ def _check_unique(what: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _make_units(compressor: Operator | Codec, parameters: list[tuple[str, Spec]]) -> list[Unit]:
+def _warn_of_larger(compressor: Operator | Codec, units: list[Unit], world_size: int) -> None:
+    """Say so where a share of the model that matters travels dense because it would grow."""
+    larger = [unit for unit in units if unit.passed_over == "larger"]
+    share = sum(unit.spec.size for unit in larger) / max(1, sum(unit.spec.size for unit in units))
+    if share > 0.01:
+        warnings.warn(
+            f"{compressor!r} would send more bytes than a plain average for {len(larger)} of {len(units)} units with "
+            f"{world_size} workers, {share:.0%} of the model ({larger[0].name!r} is one), which therefore travel "
+            "dense; pass allow_larger=True to compress them all the same.",
+            stacklevel=4,
+        )
+
+
+def _make_units(
+    compressor: Operator | Codec, parameters: list[tuple[str, Spec]], world_size: int, allow_larger: bool
+) -> list[Unit]:
     """Return units: compressed ones of the operator's granularity, the others tensor by tensor."""
     units: list[Unit] = []
-    run: list[tuple[str, Spec]] = []
+    runs: dict[tuple[Operator, str], list[tuple[str, Spec]]] = {}
 
-    def close() -> None:
-        if run:
-            units.append(_join(compressor, tuple(run)))
-            run.clear()
+    def close(key: tuple[Operator, str]) -> None:
+        run = runs.pop(key)
+        name = run[0][0] if len(run) == 1 else f"{run[0][0]}..{run[-1][0]}"
+        joined = replace(run[0][1], shape=(sum(spec.size for _, spec in run),))
+        units.append(_unit(name, tuple(run), joined, key[0], world_size, allow_larger))
 
     for name, spec in parameters:
-        operator = operator_of(compressor, spec)
+        operator = operator_of(compressor, spec).for_parameter(name, spec)
         if spec.size == 0 or not operator.compresses(spec):
-            units.append(Unit(name, ((name, spec),), spec, dense_operator(spec), dense=True))
+            stand_in = dense_stand_in(operator, spec) if spec.size else dense_operator(spec)
+            units.append(Unit(name, ((name, spec),), spec, stand_in, "empty" if spec.size == 0 else "small"))
         elif operator.unit_bytes <= 0:
-            units.append(Unit(name, ((name, spec),), spec, operator, dense=False))
+            units.append(_unit(name, ((name, spec),), spec, operator, world_size, allow_larger))
         else:
-            joined = sum(s.nbytes for _, s in run) + spec.nbytes
-            if run and (joined > operator.unit_bytes or run[0][1].dtype != spec.dtype):
-                close()
-            run.append((name, spec))
-    close()
+            key = (operator, spec.dtype)
+            joined = sum(s.nbytes for _, s in runs.get(key, [])) + spec.nbytes
+            if key in runs and joined > operator.unit_bytes:
+                close(key)
+            runs.setdefault(key, []).append((name, spec))
+    for key in list(runs):
+        close(key)
     return units
 
 
-def _join(compressor: Operator | Codec, parameters: tuple[tuple[str, Spec], ...]) -> Unit:
-    first, last = parameters[0], parameters[-1]
-    name = first[0] if len(parameters) == 1 else f"{first[0]}..{last[0]}"
-    spec = replace(first[1], shape=(sum(spec.size for _, spec in parameters),))
-    return Unit(name, parameters, spec, operator_of(compressor, spec), dense=False)
+def _unit(
+    name: str,
+    parameters: tuple[tuple[str, Spec], ...],
+    spec: Spec,
+    operator: Operator,
+    world_size: int,
+    allow_larger: bool,
+) -> Unit:
+    """Return the unit, dense where the operator would send more than a plain average does."""
+    dense = dense_stand_in(operator, spec)
+    if not allow_larger and dense != operator and _bytes(operator, spec, world_size) > _bytes(dense, spec, world_size):
+        return Unit(name, parameters, spec, dense, "larger")
+    return Unit(name, parameters, spec, operator)
+
+
+def _bytes(operator: Operator, spec: Spec, world_size: int) -> float:
+    """Return the bytes that a worker sends in the long run; one worker alone is judged as if there were two."""
+    world = max(world_size, 2)
+    return sum(operator.wire_bytes(spec, world, step) for step in (LATE, LATE + 1)) / 2
 
 
 def _tie_groups(units: list[Unit], group_of: dict[str, int]) -> dict[str, int]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
-from ..contract import Array, Context, Scope, Spec, State, initial_state, walk
+from ..contract import Array, Context, Exchange, Scope, State, initial_state
 from ..errors import ConfigurationError, UsageError
+from ..operators import dense_operator
 from ..ops import ArrayOps, ops_of
 from .bucket import BucketExchange
+from .joining import by_parameter, joined, unit_gradient
 from .meter import Meter
 from .plan import Plan, Unit
+from .saved import declared_leaves, loaded_state, residuals, saved_leaves, with_residual
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+# What becomes of residuals when the compressor changes.
+Residual = Literal["keep", "flush", "drop"]
 
 
 @final
@@ -24,6 +29,7 @@ class Worker:
         rank: this worker.
         world_size: number of workers.
         learning_rate: returns the live optimizer's learning rate for a parameter name; None where there is none.
+        parameter: returns the parameter of a name; None where the driver knows none.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class Worker:
         rank: int,
         world_size: int,
         learning_rate: Callable[[str], float | None] = lambda name: None,
+        parameter: Callable[[str], Array | None] = lambda name: None,
     ) -> None:
         self.plan = plan
         self.rank = rank
@@ -39,8 +46,11 @@ class Worker:
         self.meter = Meter()
         self.step = 0
         self._learning_rate = learning_rate
+        self._parameter = parameter
         self._states: dict[str, State] = {}
         self._loaded: dict[str, dict[str, Any]] = {}
+        self._owed: dict[str, Array] = {}
+        self._flushing = False
         self._out: set[int] = set()
 
     def begin(self, bucket: int, gradients: Mapping[str, Array]) -> BucketExchange:
@@ -59,13 +69,30 @@ class Worker:
         exchanges = {}
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
-            grad, ops = _unit_gradient(unit, gradients)
-            rate = self._learning_rate(unit.parameters[0][0])
-            context = Context(ops, unit.spec, unit.name, self.step, self.rank, self.world_size, rate)
-            state = self._take_state(unit, ops)
-            exchanges[unit.name] = (unit.operator.exchange(grad, state, context), ops)
+            grad, ops = unit_gradient(unit, gradients)
+            exchanges[unit.name] = (self._exchange_of(unit, grad, ops), ops)
         self._out.add(bucket)
         return BucketExchange(exchanges, self.world_size, self.meter)
+
+    def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
+        owed = [self._owed.pop(name, None) for name, _ in unit.parameters]
+        state: State = {} if self._flushing else self._take_state(unit, ops)
+        if any(x is not None for x in owed):
+            zeros = (ops.zeros(spec.shape, spec.wide.dtype) for _, spec in unit.parameters)
+            arrays = (z if x is None else ops.cast(x, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
+            named = {name: x for (name, _), x in zip(unit.parameters, arrays, strict=True)}
+            total = joined(unit, named, ops)
+            if self._flushing or not with_residual(state, total, ops):
+                grad = ops.add_(grad, ops.cast(total, ops.dtype(grad)))
+        operator = dense_operator(unit.spec) if self._flushing else unit.operator
+        rate = self._learning_rate(unit.parameters[0][0])
+        parameter = self._unit_parameter(unit, ops) if operator.needs_parameters else None
+        context = Context(ops, unit.spec, unit.name, self.step, self.rank, self.world_size, rate, parameter=parameter)
+        return operator.exchange(grad, state, context)
+
+    def _unit_parameter(self, unit: Unit, ops: ArrayOps) -> Array | None:
+        found = {name: self._parameter(name) for name, _ in unit.parameters}
+        return None if any(x is None for x in found.values()) else joined(unit, found, ops)
 
     def finish(self, bucket: int, exchange: BucketExchange) -> dict[str, Array]:
         """Keep the new state of a done bucket and return the mean gradients by parameter name."""
@@ -73,13 +100,53 @@ class Worker:
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             outcome = exchange.outcomes[unit.name]
-            self._states[unit.name] = outcome.state
-            means.update(_parameter_gradients(unit, outcome.mean))
+            if not self._flushing:
+                self._states[unit.name] = outcome.state
+            means.update(by_parameter(unit, outcome.mean))
         return means
+
+    def replan(self, plan: Plan, residual: Residual) -> None:
+        """Go on with another plan for the same parameters, between two steps; all state but residuals is made anew.
+
+        Args:
+            plan: equal on all ranks.
+            residual: what becomes of what was not sent yet. "keep": it enters the new compressor's memory or, where
+                there is none, the next gradient. "flush": it is added to the next gradient, and that whole step
+                travels dense. "drop": it is lost.
+
+        Raises:
+            ConfigurationError: `residual` is none of these.
+            UsageError: a step is under way.
+        """
+        if residual not in get_args(Residual):
+            raise ConfigurationError(f"residual={residual!r}: give 'keep', 'flush' or 'drop'.")
+        if self._out:
+            raise UsageError(
+                "The compressor cannot be changed while gradients are on their way; finish the step first."
+            )
+        owed = {**self._owed, **self._residuals()} if residual != "drop" else {}
+        self.plan, self._states, self._loaded = plan, {}, {}
+        self._owed, self._flushing = owed, residual == "flush"
+
+    def _residuals(self) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for unit in self.plan.units:
+            state = self._state_of(unit)
+            found.update(residuals(unit, state, self.world_size) if state else {})
+        return found
+
+    def _state_of(self, unit: Unit) -> State | None:
+        """Return the unit's state, if it has any yet."""
+        if unit.name in self._loaded:
+            first = next(iter(self._saved_leaves(unit).values()))
+            array = next(iter(first.values())) if isinstance(first, Mapping) else first
+            return loaded_state(unit, self._loaded[unit.name], ops_of(array), self.world_size)
+        return self._states.get(unit.name)
 
     def end_step(self) -> None:
         """Close the step: all buckets are finished."""
         self._out.clear()
+        self._flushing = False
         self.step += 1
         self.meter.steps += 1
 
@@ -89,7 +156,7 @@ class Worker:
             unit.name: {
                 "shape": list(unit.spec.shape),
                 "operator": repr(unit.operator),
-                "leaves": self._saved_leaves(unit.name),
+                "leaves": self._saved_leaves(unit),
             }
             for unit in self.plan.units
         }
@@ -100,6 +167,8 @@ class Worker:
             "rank": self.rank,
             "step": self.step,
             "units": units,
+            "owed": {name: ops_of(x).copy(x) for name, x in self._owed.items()},
+            "flushing": self._flushing,
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -112,26 +181,28 @@ class Worker:
         self.step = int(saved["step"])
         self._states = {}
         self._loaded = {
-            name: {path: ops_of(x).copy(x) for path, x in unit["leaves"].items()}
+            name: {path: _copied(x) for path, x in unit["leaves"].items()}
             for name, unit in saved["units"].items()
             if unit["leaves"]
         }
+        self._owed = _copied(saved["owed"])
+        self._flushing = bool(saved["flushing"])
 
     def replicated(self) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the step count and the leaves that are equal on all ranks, as NumPy arrays by unit and path."""
         found: dict[str, dict[str, Any]] = {}
         for unit in self.plan.units:
-            declared = dict(walk(unit.operator.leaves(unit.spec, self.world_size)))
-            leaves = self._saved_leaves(unit.name)
+            declared = declared_leaves(unit, self.world_size)
+            leaves = self._saved_leaves(unit)
             found[unit.name] = {
-                path: ops_of(x).to_numpy(x) for path, x in leaves.items() if declared[path].scope is Scope.REPLICATED
+                path: _as_numpy(x) for path, x in leaves.items() if declared[path].scope is Scope.REPLICATED
             }
         return self.step, found
 
     def adopt(self, step: int, replicated: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what `replicated` returned on another rank; local leaves stay this rank's own."""
         self._loaded = {
-            unit.name: {**self._saved_leaves(unit.name), **replicated[unit.name]}
+            unit.name: {**self._saved_leaves(unit), **replicated[unit.name]}
             for unit in self.plan.units
             if replicated[unit.name]
         }
@@ -139,10 +210,10 @@ class Worker:
             self._states.pop(name, None)
         self.step = step
 
-    def _saved_leaves(self, unit: str) -> dict[str, Array]:
-        if unit in self._loaded:
-            return {path: ops_of(x).copy(x) for path, x in self._loaded[unit].items()}
-        return {path: ops_of(x).copy(x) for path, x in walk(self._states.get(unit, {}))}
+    def _saved_leaves(self, unit: Unit) -> dict[str, Any]:
+        if unit.name in self._loaded:
+            return {path: _copied(x) for path, x in self._loaded[unit.name].items()}
+        return saved_leaves(unit, self._states.get(unit.name, {}), self.world_size)
 
     def _check_fits(self, saved: Mapping[str, Any]) -> None:
         own = {
@@ -178,53 +249,20 @@ class Worker:
         state = self._states.pop(unit.name, None)
         if state is not None:
             return state
-        state = initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
-        loaded = self._loaded.pop(unit.name, {})
-        return _with_leaves(state, loaded, ops, unit.name) if loaded else state
+        loaded = self._loaded.pop(unit.name, None)
+        if loaded is not None:
+            return loaded_state(unit, loaded, ops, self.world_size)
+        return initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
 
 
-def _with_leaves(state: State, loaded: Mapping[str, Any], ops: ArrayOps, unit: str, prefix: str = "") -> State:
-    """Return the state with every leaf replaced by the loaded one, copied to this device."""
-    filled: State = {}
-    for key, value in state.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            filled[key] = _with_leaves(value, loaded, ops, unit, f"{path}.")
-            continue
-        found = loaded.get(path)
-        if found is None or ops_of(found).shape(found) != ops.shape(value):
-            raise ConfigurationError(f"The saved compression state of {unit!r} has no {path!r} of the right shape.")
-        filled[key] = ops.cast(ops.from_numpy(ops_of(found).to_numpy(found)), ops.dtype(value))
-    return filled
+def _copied(saved: Any) -> Any:
+    """Return a copy of a saved leaf: an array, or arrays by parameter."""
+    if isinstance(saved, Mapping):
+        return {name: _copied(x) for name, x in saved.items()}
+    return ops_of(saved).copy(saved)
 
 
-def _unit_gradient(unit: Unit, gradients: Mapping[str, Array]) -> tuple[Array, ArrayOps]:
-    """Return the gradient that the unit's operator sees, from those of its parameters."""
-    arrays = []
-    for name, spec in unit.parameters:
-        if name not in gradients:
-            raise ConfigurationError(f"Gradient {name!r} is missing; give zeros for a parameter without gradient.")
-        array = gradients[name]
-        ops = ops_of(array)
-        found = Spec(ops.shape(array), ops.dtype(array))
-        if (found.shape, found.dtype) != (spec.shape, spec.dtype):
-            raise ConfigurationError(
-                f"Gradient {name!r} is {list(found.shape)} {found.dtype}, planned was {list(spec.shape)} {spec.dtype}; "
-                "make a new exchange when the model changes."
-            )
-        arrays.append(array)
-    ops = ops_of(arrays[0])
-    if len(arrays) == 1:
-        return ops.reshape(arrays[0], unit.spec.shape), ops
-    return ops.concat([ops.flatten(array) for array in arrays]), ops
-
-
-def _parameter_gradients(unit: Unit, mean: Array) -> dict[str, Array]:
-    """Return the mean gradients of the unit's parameters, in their own shapes."""
-    ops = ops_of(mean)
-    if len(unit.parameters) == 1:
-        name, spec = unit.parameters[0]
-        return {name: ops.reshape(mean, spec.shape)}
-    pieces = ops.split(mean, [spec.size for _, spec in unit.parameters])
-    named = zip(unit.parameters, pieces, strict=True)
-    return {name: ops.reshape(piece, spec.shape) for (name, spec), piece in named}
+def _as_numpy(saved: Any) -> Any:
+    if isinstance(saved, Mapping):
+        return {name: _as_numpy(x) for name, x in saved.items()}
+    return ops_of(saved).to_numpy(saved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from ..contract import (
@@ -17,16 +17,15 @@ from ..contract import (
     Scope,
     Spec,
     State,
-    Traffic,
     check_compressor,
     check_finite,
 )
-from ..operators import operator_of
+from ..operators import Wrapper
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class ErrorFeedback(Operator):
+class ErrorFeedback(Wrapper):
     """Memory around any compressor: p = g + a h; s = C(p); h <- b h + (g - s), h starting from zero.
 
     | memory                                              | (a, b)        |
@@ -59,31 +58,32 @@ class ErrorFeedback(Operator):
         check_finite(self, "a", self.a)
         check_finite(self, "b", self.b)
 
-    def compresses(self, spec: Spec) -> bool:
-        return operator_of(self.inner, spec.wide).compresses(spec)
-
-    @property
-    def unit_bytes(self) -> float:
-        return self.inner.unit_bytes if isinstance(self.inner, Operator) else 0.0
+    def seen(self, spec: Spec) -> Spec:
+        return spec.wide
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         error = Leaf(spec.shape, spec.wide.dtype, Scope.LOCAL)
-        return {"error": error, "inner": operator_of(self.inner, spec.wide).leaves(spec.wide, world_size)}
+        return {"error": error, "inner": self.inner_leaves(spec, world_size)}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, spec = context.ops, context.spec
-        inner = operator_of(self.inner, spec.wide)
+        ops, spec, scale = context.ops, context.spec, context.memory_scale
+        inner = self.inner_operator(spec)
         memory, same = state["error"], self.a == self.b
         grad = ops.cast(grad, spec.wide.dtype)
+        if scale is None:
+            result = yield from inner.exchange(grad, state["inner"], context.with_feedback())
+            return self._outcome(result, memory, context)
+        if not (isinstance(scale, float) and scale == 1.0):
+            memory = ops.scale_(memory, scale)
         # The sum may take the memory's place only where the memory itself is not needed again.
         reuse = same and self.a == 1.0
         corrected = ops.add_(memory, grad) if reuse else ops.add_(ops.copy(grad), memory, self.a)
         result = yield from inner.exchange(corrected, state["inner"], context.with_feedback())
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
-        error = rest if same else ops.add_(rest, memory, self.b - self.a)
-        # A step that overflowed is skipped by loss scaling; its infinities must not come back at every later step.
-        error = ops.finite_or_zero_(error)
-        return Exchanged(ops.cast(result.mean, spec.dtype), None, {"error": error, "inner": result.state})
+        return self._outcome(result, rest if same else ops.add_(rest, memory, self.b - self.a), context)
 
-    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
-        return operator_of(self.inner, spec.wide).traffic(spec.wide, world_size, step)
+    @staticmethod
+    def _outcome(result: Exchanged, error: Array, context: Context) -> Exchanged:
+        # A step that overflowed is skipped by loss scaling; its infinities must not come back at every later step.
+        state = {"error": context.ops.finite_or_zero_(error), "inner": result.state}
+        return replace(result, mean=context.ops.cast(result.mean, context.spec.dtype), rest=None, state=state)

@@ -19,6 +19,26 @@ class Method(Operator):
     def compresses(self, spec: Spec) -> bool:
         return self.expression().compresses(spec)
 
+    @final
+    def dense(self, spec: Spec) -> Operator | None:
+        return self.expression().dense(spec)
+
+    @final
+    def for_parameter(self, name: str, spec: Spec) -> Operator:
+        expression = self.expression()
+        chosen = expression.for_parameter(name, spec)
+        return self if chosen == expression else chosen
+
+    @property
+    @final
+    def needs_parameters(self) -> bool:
+        return self.expression().needs_parameters
+
+    @property
+    @final
+    def has_momentum(self) -> bool:
+        return self.expression().has_momentum
+
     @property
     @final
     def unit_bytes(self) -> float:

@@ -42,6 +42,9 @@ class AllReduce(Operator):
     def __post_init__(self) -> None:
         check_codec(self, self.codec)
 
+    def compresses(self, spec: Spec) -> bool:
+        return self.codec.compresses(spec)
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
         kind, divisor = self._reduction(spec, context.world_size)

@@ -47,6 +47,10 @@ class BestLowRank(Operator):
     def compresses(self, spec: Spec) -> bool:
         return saves(spec, self.rank, self.min_saving)
 
+    def dense(self, spec: Spec) -> Operator | None:
+        # A measuring stick is not passed over for sending as much as a plain average; what it cannot factor is.
+        return self if self.compresses(spec) else None
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec
         matrix = as_matrix(grad, spec, ops)

@@ -18,3 +18,8 @@ def operator_of(compressor: Operator | Codec, spec: Spec) -> Operator:
 def dense_operator(spec: Spec) -> Operator:
     """Return the operator that averages a gradient of `spec` uncompressed, in its own element type."""
     return operator_of(Identity(), spec)
+
+
+def dense_stand_in(operator: Operator, spec: Spec) -> Operator:
+    """Return how a gradient travels that `operator` is not worth using for."""
+    return operator.dense(spec) or dense_operator(spec)

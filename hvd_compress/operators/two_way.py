@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 from ..contract import (
     AllGather,
@@ -13,9 +13,12 @@ from ..contract import (
     Context,
     Exchange,
     Exchanged,
+    Leaf,
+    Leaves,
     Meanwhile,
     Operator,
     Payload,
+    Scope,
     Spec,
     State,
     Traffic,
@@ -30,67 +33,106 @@ from ..ops import ArrayOps
 class TwoWay(Operator):
     """Every rank is the server of one shard: alltoall of encoded shards, average, encode again, allgather.
 
-    mean = concat_s D(E(1/W sum_i D(E(g_i[s])))), g cut into W shards of ceil(d/W) elements, the last one padded
-    with zeros. Sums are in float32 (float64 for float64 gradients). Bytes per worker: 2 (W-1)/W of the payload.
-    The loss of the second encoding is nobody's: it is not in `rest`.
+    p = 1/W sum_i D(E(g_i[s])) + E_s; mean[s] = D(E(p)); E_s <- p - mean[s], on the rank that serves shard s; g is cut
+    into W shards of ceil(d/W) elements, the last one padded with zeros. Sums are in float32 (float64 for float64
+    gradients). Bytes per worker: 2 (W-1)/W of the payload.
+
+    Without the server's residual E the loss of the second encoding is nobody's: it is never in `rest`.
 
     Args:
         codec: any codec.
+        server_feedback: keep what the second encoding loses and add it to the next average.
+
+    Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), Algorithms 2 and 3, with a server on every rank.
     """
 
     codec: Codec
+    server_feedback: bool = False
 
     def __post_init__(self) -> None:
         check_codec(self, self.codec)
 
+    def compresses(self, spec: Spec) -> bool:
+        return self.codec.compresses(spec)
+
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
+        if not self.server_feedback:
+            return {}
+        return {"server": Leaf(shards_of(spec, world_size)[0].shape, spec.wide.dtype, Scope.SHARDED)}
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, spec, codec, world = context.ops, context.spec, self.codec, context.world_size
-        shard = self._shard(spec, world)
+        ops, spec, world = context.ops, context.spec, context.world_size
+        shards = shards_of(spec, world)
         key = (context.name, context.step, context.rank)
-        rows = _shards(grad, shard.size * world, world, ops)
-        encoded = [codec.encode(rows[i], ops, (*key, i)) for i in range(world)]
-        parts = [ops.stack([ops.flatten(row[j]) for row in encoded]) for j in range(len(encoded[0]))]
+        pieces = ops.split(ops.flatten(grad), [shard.size for shard in shards])
+        encoded = [self._encode(piece, shards[0], ops, (*key, i)) for i, piece in enumerate(pieces)]
+        parts = [ops.stack([row[j] for row in encoded]) for j in range(len(encoded[0]))]
 
         def rest() -> Array | None:
-            if not context.feedback or codec.lossless(shard):
+            if not context.feedback or self.codec.lossless(shards[0]):
                 return None
-            own = ops.concat([ops.flatten(codec.decode(row, shard, ops)) for row in encoded])
-            unsent = ops.add_(ops.flatten(rows), own, -1.0)
-            return ops.reshape(ops.split(unsent, [spec.size, shard.size * world - spec.size])[0], spec.shape)
+            own = [self._decode(row, shard, ops) for row, shard in zip(encoded, shards, strict=True)]
+            return ops.add_(grad, ops.reshape(ops.concat(own), spec.shape), -1.0)
 
         *received, unsent = yield [*(AllToAll(part) for part in parts), Meanwhile(rest)]
-        average = self._average(received, shard, world, ops)
-        served = codec.encode(ops.cast(average, spec.dtype), ops, (*key, "server"))
+        average = self._average(received, shards[context.rank], world, ops)
+        served, state = self._serve(average, state, context, shards, (*key, "server"))
         gathered = yield [AllGather(part) for part in served]
-        decoded = [codec.decode(tuple(part[i] for part in gathered), shard, ops) for i in range(world)]
-        whole = ops.concat([ops.flatten(piece) for piece in decoded])
-        mean = ops.split(whole, [spec.size, shard.size * world - spec.size])[0]
-        return Exchanged(ops.reshape(mean, spec.shape), unsent, state)
+        rows = [tuple(part[i] for part in gathered) for i in range(world)]
+        whole = ops.concat([self._decode(row, shard, ops) for row, shard in zip(rows, shards, strict=True)])
+        return Exchanged(ops.reshape(whole, spec.shape), unsent, state)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
-        payload = self.codec.payload(self._shard(spec, world_size))
+        payload = self.codec.payload(shards_of(spec, world_size)[0])
         return (
             tuple(Payload(AllToAll, world_size * count, dtype) for count, dtype in payload),
             tuple(Payload(AllGather, count, dtype) for count, dtype in payload),
         )
 
-    @staticmethod
-    def _shard(spec: Spec, world_size: int) -> Spec:
-        return replace(spec, shape=(-(-spec.size // world_size),))
+    def _encode(self, piece: Array, largest: Spec, ops: ArrayOps, key: tuple[Any, ...]) -> tuple[Array, ...]:
+        """Return the parts of a shard, filled up to what the largest shard takes."""
+        declared = self.codec.payload(largest)
+        if ops.shape(piece)[0] == 0:
+            return tuple(ops.zeros((count,), dtype) for count, dtype in declared)
+        parts = self.codec.encode(piece, ops, key)
+        return tuple(ops.padded(ops.flatten(part), count) for part, (count, _) in zip(parts, declared, strict=True))
+
+    def _decode(self, parts: tuple[Array, ...], shard: Spec, ops: ArrayOps) -> Array:
+        if shard.size == 0:
+            return ops.zeros(shard.shape, shard.dtype)
+        return ops.flatten(self.codec.decode(self._own_parts(parts, shard), shard, ops))
+
+    def _own_parts(self, parts: tuple[Array, ...], shard: Spec) -> tuple[Array, ...]:
+        """Return the parts without what `_encode` filled up."""
+        declared = self.codec.payload(shard)
+        return tuple(part[:count] for part, (count, _) in zip(parts, declared, strict=True))
 
     def _average(self, received: list[Array], shard: Spec, world: int, ops: ArrayOps) -> Array:
-        wide = wide_dtype(shard.dtype)
-        total = ops.zeros(shard.shape, wide)
+        total = ops.zeros(shard.shape, wide_dtype(shard.dtype))
+        if shard.size == 0:
+            return total
         for i in range(world):
-            row = self.codec.decode(tuple(part[i] for part in received), shard, ops)
-            total = ops.add_(total, ops.cast(row, wide))
+            row = self._own_parts(tuple(part[i] for part in received), shard)
+            total = self.codec.accumulate_(total, row, shard, ops)
         return ops.scale_(total, 1.0 / world)
 
+    def _serve(
+        self, average: Array, state: State, context: Context, shards: list[Spec], key: tuple[Any, ...]
+    ) -> tuple[tuple[Array, ...], State]:
+        """Return the encoded average of this rank's shard, and the state with what the encoding lost."""
+        ops, shard = context.ops, shards[context.rank]
+        remembers = self.server_feedback and context.memory_scale is not None
+        if remembers:
+            average = ops.add_(average, state["server"][: shard.size] * context.memory_scale)
+        served = self._encode(ops.cast(average, shard.dtype), shards[0], ops, key)
+        if not remembers:
+            return served, state
+        lost = ops.add_(average, ops.cast(self._decode(served, shard, ops), ops.dtype(average)), -1.0)
+        return served, {"server": ops.padded(ops.finite_or_zero_(lost), shards[0].size)}
 
-def _shards(grad: Array, padded: int, world: int, ops: ArrayOps) -> Array:
-    """Return the gradient as (world, shard) rows, padded with zeros."""
-    flat = ops.flatten(grad)
-    missing = padded - ops.shape(flat)[0]
-    if missing:
-        flat = ops.concat([flat, ops.zeros((missing,), ops.dtype(flat))])
-    return ops.reshape(flat, (world, padded // world))
+
+def shards_of(spec: Spec, world_size: int) -> list[Spec]:
+    """Return the flat shard of every rank: ceil(d/W) elements each, the last ones shorter or empty."""
+    length = -(-spec.size // world_size)
+    sizes = (min(length, max(spec.size - rank * length, 0)) for rank in range(world_size))
+    return [replace(spec, shape=(size,)) for size in sizes]

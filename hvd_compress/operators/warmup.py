@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from ..contract import (
@@ -18,15 +18,17 @@ from ..contract import (
     check_at_least,
     check_compressor,
 )
-from .carry import dense_operator, operator_of
+from .carry import dense_stand_in
+from .wrapper import Wrapper
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class Warmup(Operator):
+class Warmup(Wrapper):
     """Average the whole gradient for the first `steps` steps, then do what `then` does.
 
-    The state of `then` stays untouched meanwhile; its residual starts from zero when it takes over.
+    The state of `then` stays untouched meanwhile; its residual starts from zero when it takes over. Where an
+    average is not what the update of `then` means, the first steps do what means the same (`Operator.dense`).
 
     Args:
         steps: number of dense steps, >= 0.
@@ -43,21 +45,30 @@ class Warmup(Operator):
         check_at_least(self, "steps", self.steps, 0)
         check_compressor(self, self.then)
 
-    def compresses(self, spec: Spec) -> bool:
-        return operator_of(self.then, spec).compresses(spec)
-
     @property
-    def unit_bytes(self) -> float:
-        return self.then.unit_bytes if isinstance(self.then, Operator) else 0.0
+    def inner(self) -> Operator | Codec:
+        """The compressor that takes over."""
+        return self.then
+
+    def around(self, inner: Operator) -> Warmup:
+        return replace(self, then=inner)
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
-        return operator_of(self.then, spec).leaves(spec, world_size)
+        first = dense_stand_in(self.inner_operator(spec), spec).leaves(spec, world_size)
+        return {**self.inner_leaves(spec, world_size), **({"first": first} if first else {})}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        spec = context.spec
-        operator = operator_of(self.then, spec) if context.step >= self.steps else dense_operator(spec)
-        return operator.exchange(grad, state, context)
+        operator = self._at(context.spec, context.step)
+        inner = {key: value for key, value in state.items() if key != "first"}
+        if context.step >= self.steps:
+            result = yield from operator.exchange(grad, inner, context)
+            return replace(result, state={**state, **result.state})
+        result = yield from operator.exchange(grad, state.get("first", {}), context)
+        return replace(result, state={**inner, **({"first": result.state} if "first" in state else {})})
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
-        operator = operator_of(self.then, spec) if step >= self.steps else dense_operator(spec)
-        return operator.traffic(spec, world_size, step)
+        return self._at(spec, step).traffic(spec, world_size, step)
+
+    def _at(self, spec: Spec, step: int) -> Operator:
+        inner = self.inner_operator(spec)
+        return inner if step >= self.steps else dense_stand_in(inner, spec)

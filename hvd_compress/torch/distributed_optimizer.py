@@ -17,7 +17,7 @@ from ..operators import AllReduce, HorovodCompressor
 from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
-from .settings import ExchangeSettings, check_passes
+from .settings import ExchangeSettings, check_momentum, check_passes
 from .stepping import attach
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -39,6 +39,7 @@ def DistributedOptimizer(
     bucket_megabytes: float = 25.0,
     overlap: bool = True,
     check_replicas_every: int = 0,
+    allow_larger: bool = False,
 ) -> Any:
     """Make an optimizer exchange compressed gradients over Horovod before each step.
 
@@ -60,6 +61,8 @@ def DistributedOptimizer(
         bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
         overlap: start exchanges during backward; without it they all start in `synchronize()`.
         check_replicas_every: compare parameters across ranks every so many steps; 0: after the first step only.
+        allow_larger: compress also where that sends more than a plain average; otherwise such gradients travel dense,
+            with a warning.
 
     Raises:
         ConfigurationError: an argument cannot be honoured; the message names it and the alternative.
@@ -69,6 +72,7 @@ def DistributedOptimizer(
     passes = check_passes(backward_passes_per_step)
     groups = groups if groups is not None else num_groups
     _check_supported(optimizer, op)
+    check_momentum(optimizer, compressor)
     if op == stock.Adasum:
         suited = _for_stock(compressor, compression)
         if check_replicas_every:
@@ -91,6 +95,7 @@ def DistributedOptimizer(
         sparse_as_dense=sparse_as_dense,
         bucket_bytes=bucket_megabytes * 1e6,
         check_replicas_every=check_replicas_every,
+        allow_larger=allow_larger,
     )
     named = named_gradients(optimizer, named_parameters)
     exchange: GradientExchange | None = None

@@ -18,14 +18,16 @@ from typing import Any, final
 import horovod.torch as stock
 import torch
 
+from ..codecs import Identity
 from ..contract import Codec, Operator
 from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
 from ..errors import UsageError
-from ..exchange import Meter, Plan, Worker, check_agreement, make_plan
+from ..exchange import Meter, Plan, Residual, Worker, check_agreement, make_plan
+from ..registry import resolve
 from . import sparse
 from .parameters import Named, specs_in_gradient_order
 from .replicas import check_replicas
-from .settings import ExchangeSettings, check_passes
+from .settings import ExchangeSettings, check_momentum, check_passes
 from .transport import HorovodTransport
 
 # Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.
@@ -83,6 +85,9 @@ class GradientExchange:
         self._sparse: tuple[str, ...] = ()
         self._made_dense: frozenset[str] = frozenset()
         self._sparse_known = False
+        self._asked: Any = compressor
+        self._resolved = compressor
+        self._changes = 0
         self._plan_for(())
         self._prefix = self._check_plan()
         self._passes_done: Counter[str] = Counter()
@@ -128,16 +133,27 @@ class GradientExchange:
 
     def _plan_for(self, sparse_names: tuple[str, ...]) -> None:
         """Plan for all parameters but those whose gradients are sparse and stay so."""
-        named = [(name, p) for name, p in self._named if name not in sparse_names]
-        plan = make_plan(
+        self._sparse = sparse_names
+        plan = self._make_plan()
+        self._worker = Worker(
+            plan, self._process_set.rank(), self._process_set.size(), self._learning_rate, self._parameter_of
+        )
+        self._follow_plan()
+
+    def _make_plan(self) -> Plan:
+        return make_plan(
             self._compressor,
-            specs_in_gradient_order(named),
+            specs_in_gradient_order([(name, p) for name, p in self._named if name not in self._sparse]),
+            self._process_set.size(),
+            allow_larger=self._settings.allow_larger,
             bucket_bytes=self._settings.bucket_bytes,
             groups=self._groups,
             settings=self._settings.as_text(),
         )
-        self._sparse = sparse_names
-        self._worker = Worker(plan, self._process_set.rank(), self._process_set.size(), self._learning_rate)
+
+    def _follow_plan(self) -> None:
+        """Make what hooks need to know of the plan."""
+        plan = self.plan
         self._bucket_of = {
             name: number
             for number, bucket in enumerate(plan.buckets)
@@ -148,9 +164,13 @@ class GradientExchange:
         self._trips: dict[int, RoundTrip] = {}
         self._gathers: dict[str, Callable[[], torch.Tensor]] = {}
 
+    def _parameter_of(self, name: str) -> torch.Tensor:
+        return self._parameter[name].detach()
+
     def _learning_rate(self, name: str) -> float | None:
         # Groups are looked up anew: loading an optimizer's state replaces them.
-        return self._optimizer.param_groups[self._group_of[name]].get("lr")
+        rate = self._optimizer.param_groups[self._group_of[name]].get("lr")
+        return None if rate is None else float(rate)
 
     def _check_plan(self) -> str:
         """Compare plans across ranks; return the prefix of this exchange's collectives."""
@@ -174,6 +194,38 @@ class GradientExchange:
             self._plan_for(names)
         self._sparse_known = True
 
+    # --- changing the compressor ---
+
+    def _wanted(self) -> Operator | Codec:
+        """Return the compressor that `optimizer.compression` asks for."""
+        asked = getattr(self._optimizer, "compression", self._compressor)
+        if asked is not self._asked:
+            self._asked = asked
+            self._resolved = Identity() if asked is stock.Compression.none else resolve(asked)
+        return self._resolved
+
+    def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
+        """Compress by something else from the next exchange on; all ranks of the process set call it.
+
+        Args:
+            compression: an instance, class, factory or name.
+            residual: what becomes of what was not sent yet: "keep", "flush" (sent dense at once) or "drop".
+
+        Raises:
+            RankDisagreementError: ranks differ in the new compressor.
+            UsageError: gradients are on their way.
+        """
+        if self._trips:
+            raise UsageError("The compressor cannot be changed between backward() and step(); change it after step().")
+        self._optimizer.compression = compression  # type: ignore[attr-defined]
+        self._compressor = self._wanted()
+        check_momentum(self._optimizer, self._compressor)
+        plan = self._make_plan()
+        self._changes += 1
+        check_agreement(plan, lambda item: self._gather(item, f"{self._prefix}.change{self._changes}"))
+        self._worker.replan(plan, residual)
+        self._follow_plan()
+
     # --- during backward ---
 
     def _on_gradient(self, parameter: torch.Tensor) -> None:
@@ -188,7 +240,7 @@ class GradientExchange:
             return
         bucket = self._bucket_of[name]
         self._missing[bucket] -= 1
-        if not (self._overlap and self._sparse_known):
+        if not (self._overlap and self._sparse_known) or self._wanted() is not self._compressor:
             return
         if self._missing[bucket] == 0:
             self._start(bucket)
@@ -229,6 +281,8 @@ class GradientExchange:
     def synchronize(self) -> None:
         """Exchange what is not under way yet, wait for everything, and put mean gradients in `p.grad`."""
         self._check_nothing_is_new()
+        if self._wanted() is not self._compressor:
+            self.change_compression(self._wanted())
         if not self._sparse_known:
             self._agree_on_sparse()
         for name in () if self._alone else self._sparse:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import final
+from typing import TYPE_CHECKING, final
 
+from ..contract import Codec, Operator
 from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @final
@@ -18,6 +22,7 @@ class ExchangeSettings:
         gradient_predivide_factor: gradients are divided by it before the exchange, and multiplied after it.
         sparse_as_dense: sparse gradients become dense for the exchange, and sparse again after it.
         bucket_bytes: gradients that travel together, at most about this many bytes.
+        allow_larger: compress also where that sends more than a plain average.
         check_replicas_every: compare parameters across ranks every so many steps; 0: after the first one only.
     """
 
@@ -26,6 +31,7 @@ class ExchangeSettings:
     sparse_as_dense: bool
     bucket_bytes: float
     check_replicas_every: int
+    allow_larger: bool = False
 
     def __post_init__(self) -> None:
         if not self.gradient_predivide_factor > 0:
@@ -57,3 +63,19 @@ def check_passes(passes: object) -> int:
     if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
         raise ConfigurationError(f"backward_passes_per_step={passes!r}: give a whole number of at least 1.")
     return passes
+
+
+def check_momentum(optimizer: torch.optim.Optimizer, compressor: Operator | Codec) -> None:
+    """Raise if both the compressor and the optimizer have momentum.
+
+    Raises:
+        ConfigurationError: they have; gradients would be averaged over time twice.
+    """
+    if not (isinstance(compressor, Operator) and compressor.has_momentum):
+        return
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            raise ConfigurationError(
+                f"{compressor!r} has momentum of its own and the optimizer has momentum={group['momentum']!r}; set "
+                "momentum=0 and nesterov=False in the optimizer."
+            )

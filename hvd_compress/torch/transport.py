@@ -8,11 +8,13 @@ from typing import Any, final
 import horovod.torch as stock
 import torch
 
-from ..contract import AllGather, AllToAll, Broadcast, Collective, Mean, Sum
+from ..contract import AllGather, AllToAll, Broadcast, Collective, Max, Mean, Sum, Swap
 from ..drivers import Transport
 
 # What Horovod cannot move for torch travels as the bits of a type of the same width that it can.
 _CARRIED_AS = {torch.bfloat16: torch.int16, torch.bool: torch.uint8}
+
+_REDUCTIONS = {Mean: stock.Average, Sum: stock.Sum, Max: stock.Max}
 
 
 @final
@@ -25,15 +27,21 @@ class HorovodTransport(Transport):
 
     def start(self, request: Collective, name: str) -> Any:
         tensor = request.array.contiguous()
-        if isinstance(request, (Mean, Sum)):
+        if isinstance(request, (Mean, Sum, Max)):
             reduce = stock.allreduce_async_ if request.donate else stock.allreduce_async
-            op = stock.Average if isinstance(request, Mean) else stock.Sum
-            return reduce(tensor, name=name, op=op, process_set=self._process_set), request, tensor.dtype
+            return (
+                reduce(tensor, name=name, op=_REDUCTIONS[type(request)], process_set=self._process_set),
+                request,
+                tensor.dtype,
+            )
         wire = tensor.view(_CARRIED_AS.get(tensor.dtype, tensor.dtype))
         if isinstance(request, AllGather):
             handle = stock.allgather_async(wire, name=name, process_set=self._process_set)
         elif isinstance(request, AllToAll):
             handle = stock.alltoall_async(wire, name=name, process_set=self._process_set)
+        elif isinstance(request, Swap):
+            splits = [wire.shape[0] if rank == request.partner else 0 for rank in range(self._size)]
+            handle = stock.alltoall_async(wire, splits, name=name, process_set=self._process_set)
         else:
             handle = stock.broadcast_async(wire, self._global_rank(request), name=name, process_set=self._process_set)
         return handle, request, tensor.dtype

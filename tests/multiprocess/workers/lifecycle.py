@@ -77,7 +77,7 @@ def a_second_optimizer_takes_over(name: str) -> None:
 @check(min_ranks=2, seconds=40)
 def rounds_of_several_buckets_cannot_cross() -> None:
     """Hooks on two ranks may advance different buckets; what follows must still end."""
-    plan = make_plan(PowerSGD(rank=2, power_iterations=2), [(n, Spec((64, 64))) for n in "ab"], bucket_bytes=1)
+    plan = make_plan(PowerSGD(rank=2, power_iterations=2), [(n, Spec((64, 64))) for n in "ab"], 2, bucket_bytes=1)
     worker = Worker(plan, stock.rank(), stock.size())
     transport = HorovodTransport(stock.global_process_set)
     own = {n: torch.full((64, 64), 1.0 + stock.rank()) for n in "ab"}

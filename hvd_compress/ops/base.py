@@ -1,0 +1,260 @@
+"""The contract of an array library: what algorithms may do with arrays.
+
+Operations that end in an underscore are donated their first argument: they may overwrite it and callers use only
+what is returned. No operation waits for a device, but for `to_numpy`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+
+from .random import random_generator
+
+Array = Any
+
+
+class ArrayOps(ABC):
+    """What algorithms may do with arrays, for one array library and device."""
+
+    # --- what an array is ---
+
+    @abstractmethod
+    def dtype(self, x: Array) -> str:
+        """Return the element type's name, such as "float32"."""
+
+    @final
+    def shape(self, x: Array) -> tuple[int, ...]:
+        """Return the dimensions."""
+        return tuple(int(n) for n in x.shape)
+
+    # --- making and moving ---
+
+    @abstractmethod
+    def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
+        """Return a copy of a NumPy array on this device."""
+
+    @abstractmethod
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        """Return a copy as a NumPy array; waits for the device."""
+
+    @abstractmethod
+    def zeros(self, shape: Sequence[int], dtype: str) -> Array:
+        """Return zeros."""
+
+    @final
+    def normal(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
+        """Return standard normal numbers; the same for the same key on every rank, library and device."""
+        wide = random_generator(key).standard_normal(tuple(shape), dtype=np.float64)
+        return self.from_numpy(wide.astype(np.dtype(dtype)))
+
+    @final
+    def uniform(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
+        """Return numbers uniform in [0, 1); the same for the same key on every rank, library and device.
+
+        They have 24 random bits, so that every element type from float32 up holds them exactly.
+        """
+        drawn = random_generator(key).random(tuple(shape), dtype=np.float32)
+        return self.from_numpy(drawn.astype(np.dtype(dtype)))
+
+    @final
+    def signs(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
+        """Return independent +1 and -1; the same for the same key on every rank, library and device."""
+        drawn = random_generator(key).integers(0, 2, tuple(shape), dtype=np.int8)
+        return self.from_numpy((2 * drawn - 1).astype(np.dtype(dtype)))
+
+    @final
+    def sample(self, size: int, count: int, key: Sequence[int | str]) -> Array:
+        """Return `count` different positions of 0 .. size - 1, ascending, as int64; the same for the same key."""
+        drawn = random_generator(key).choice(size, count, replace=False, shuffle=False)
+        return self.from_numpy(np.sort(drawn).astype(np.int64))
+
+    @abstractmethod
+    def arange(self, size: int, dtype: str = "int64") -> Array:
+        """Return 0, 1, ..., size - 1."""
+
+    @abstractmethod
+    def copy(self, x: Array) -> Array:
+        """Return a contiguous copy."""
+
+    @abstractmethod
+    def cast(self, x: Array, dtype: str) -> Array:
+        """Return x in another element type; x itself where it has that type already."""
+
+    @abstractmethod
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        """Return x in another shape, in row-major order; a view where that is possible."""
+
+    @final
+    def flatten(self, x: Array) -> Array:
+        """Return x as 1-D."""
+        return self.reshape(x, (-1,))
+
+    @final
+    def padded(self, x: Array, length: int) -> Array:
+        """Return the 1-D array x with zeros appended up to `length` elements; x itself where it has them."""
+        missing = length - self.shape(x)[0]
+        return x if missing == 0 else self.concat([x, self.zeros((missing,), self.dtype(x))])
+
+    @abstractmethod
+    def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        """Return the arrays joined along `axis`."""
+
+    @abstractmethod
+    def split(self, x: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
+        """Return consecutive pieces of x along `axis`, views where that is possible."""
+
+    @abstractmethod
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        """Return equal shapes joined along a new first axis."""
+
+    @abstractmethod
+    def as_bytes(self, x: Array) -> Array:
+        """Return the bits of x as a 1-D uint8 array."""
+
+    @abstractmethod
+    def from_bytes(self, x: Array, dtype: str) -> Array:
+        """Return the 1-D array whose bits are the 1-D uint8 array x."""
+
+    @abstractmethod
+    def to_bfloat16_bits(self, x: Array) -> Array:
+        """Return x rounded to the nearest bfloat16 (ties to even), its bits as int16."""
+
+    @abstractmethod
+    def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
+        """Return the numbers whose bfloat16 bits are given as int16."""
+
+    @abstractmethod
+    def bitcast(self, x: Array, dtype: str) -> Array:
+        """Return the bits of x as another element type of the same width."""
+
+    @abstractmethod
+    def pack(self, x: Array, width: int) -> Array:
+        """Return the 1-D uint8 array x, of numbers below 2^width, in `width` bits each, as uint8.
+
+        Number i is in bits [i width, (i + 1) width), lowest bit first; every 8 numbers make `width` whole bytes, and
+        the last group is filled up with zeros: ceil(n / 8) width bytes.
+        """
+
+    @abstractmethod
+    def unpack(self, x: Array, width: int, count: int) -> Array:
+        """Return the first `count` numbers that `pack` put into x, as uint8."""
+
+    # --- selection; positions are int64 ---
+
+    @abstractmethod
+    def top_k(self, x: Array, k: int) -> Array:
+        """Return the positions of the k largest numbers of 1-D x, in ascending order; NaN is largest."""
+
+    @abstractmethod
+    def argmax(self, x: Array) -> Array:
+        """Return for every row of 2-D x the position of its largest number, the first of several; NaN is largest."""
+
+    @abstractmethod
+    def argsort(self, x: Array) -> Array:
+        """Return the positions that sort 1-D x ascending, equal numbers in their order."""
+
+    @abstractmethod
+    def take(self, x: Array, positions: Array) -> Array:
+        """Return the elements of 1-D x at the given positions."""
+
+    @abstractmethod
+    def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
+        """Return 1-D x with elements at the given positions, each named once, replaced."""
+
+    @abstractmethod
+    def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
+        """Return 1-D x with values added at the given positions, which may be named more than once."""
+
+    @abstractmethod
+    def check(self, holds: Array, message: str) -> None:
+        """Raise unless the 0-D truth value holds; on an accelerator the failure is raised later, without waiting.
+
+        Raises:
+            CorruptPayloadError: it does not; with the message.
+        """
+
+    # --- arithmetic, besides the operators + - * / // % and comparisons, which broadcast ---
+
+    @abstractmethod
+    def abs(self, x: Array) -> Array:
+        """Return absolute values."""
+
+    @abstractmethod
+    def sqrt(self, x: Array) -> Array:
+        """Return square roots."""
+
+    @abstractmethod
+    def floor(self, x: Array) -> Array:
+        """Return the largest whole numbers that are not above x."""
+
+    @abstractmethod
+    def minimum(self, x: Array, y: Array | float) -> Array:
+        """Return the smaller of x and y; NaN where one is."""
+
+    @abstractmethod
+    def maximum(self, x: Array, y: Array | float) -> Array:
+        """Return the larger of x and y; NaN where one is."""
+
+    @abstractmethod
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        """Return the sum over an axis, which stays with length 1; over all of x, 0-D, if None."""
+
+    @abstractmethod
+    def max(self, x: Array, axis: int | None = None) -> Array:
+        """Return the largest number along an axis, which stays with length 1; of all of x, 0-D, if None."""
+
+    @abstractmethod
+    def median(self, x: Array) -> Array:
+        """Return the median over the first axis, of odd length: (r, n) -> (n,)."""
+
+    @final
+    def norm(self, x: Array) -> Array:
+        """Return the Euclidean norm of all of x, 0-D."""
+        return self.sqrt(self.sum(x * x))
+
+    @abstractmethod
+    def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
+        """Return x + scale * y."""
+
+    @abstractmethod
+    def scale_(self, x: Array, factor: Any) -> Array:
+        """Return factor * x; the factor is a number or a 0-D array."""
+
+    @abstractmethod
+    def finite_or_zero_(self, x: Array) -> Array:
+        """Return x with every infinity and NaN replaced by zero."""
+
+    @abstractmethod
+    def where(self, condition: Array, x: Array, y: Array) -> Array:
+        """Return x where condition holds, else y (broadcast)."""
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        """Return the matrix product, row-major."""
+
+    @abstractmethod
+    def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
+        """Return x - a^T b for x (n, m), a (r, n), b (r, m)."""
+
+    @abstractmethod
+    def row_maxima(self, x: Array) -> Array:
+        """Return the largest absolute value of each row, as a column: (r, m) -> (r, 1)."""
+
+    @abstractmethod
+    def orthonormal_rows(self, x: Array) -> Array:
+        """Return (r, n) with orthonormal rows that span at least the rows of x (r <= n), by Householder QR.
+
+        Defined for every finite x: where x has lower rank the missing rows are filled with an orthonormal complement.
+        """
+
+    @abstractmethod
+    def leading_left_vectors(self, x: Array, rank: int) -> Array:
+        """Return (rank, n): the left singular vectors of x (n, m) with the largest singular values, as rows."""
+
+    @abstractmethod
+    def svd(self, x: Array) -> tuple[Array, Array, Array]:
+        """Return (k, n) left vectors, (k,) singular values, descending, and (k, m) right vectors; k = min(n, m)."""

@@ -1,0 +1,184 @@
+"""Array operations of NumPy: the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import CorruptPayloadError
+from .base import Array, ArrayOps
+
+
+def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    bits = np.array(x, np.float32, order="C").view(np.uint32)
+    rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
+    quiet_nan = (bits >> 16) | np.uint32(0x0040)
+    return np.where(np.isnan(x), quiet_nan, rounded).astype(np.uint16).view(np.int16)
+
+
+class NumPyOps(ArrayOps):
+    """Array operations of NumPy: the reference."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def dtype(self, x: Array) -> str:
+        return str(np.asarray(x).dtype)
+
+    def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
+        return np.array(x)
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return np.array(x)
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> Array:
+        return np.zeros(tuple(shape), dtype)
+
+    def arange(self, size: int, dtype: str = "int64") -> Array:
+        return np.arange(size, dtype=dtype)
+
+    def copy(self, x: Array) -> Array:
+        return np.array(x, order="C")
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        # Too large for float16 is inf, as on every other library and on the wire; it is no reason to warn.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(x).astype(dtype, copy=False)
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        return np.asarray(x).reshape(tuple(shape))
+
+    def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return np.concatenate(list(arrays), axis=axis)
+
+    def split(self, x: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
+        return list(np.split(x, np.cumsum(list(sizes))[:-1], axis=axis))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        return np.stack(list(arrays))
+
+    def as_bytes(self, x: Array) -> Array:
+        return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+
+    def from_bytes(self, x: Array, dtype: str) -> Array:
+        return np.array(x).view(np.dtype(dtype))
+
+    def to_bfloat16_bits(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return _bfloat16_bits(np.asarray(x))
+
+    def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
+        wide = np.asarray(np.array(bits, order="C").view(np.uint16).astype(np.uint32) << 16)
+        return self.cast(wide.view(np.float32), dtype)
+
+    def bitcast(self, x: Array, dtype: str) -> Array:
+        return np.ascontiguousarray(x).view(np.dtype(dtype))
+
+    def pack(self, x: Array, width: int) -> Array:
+        count = x.shape[0]
+        groups = np.zeros((-(-count // 8), 8), np.uint64)
+        groups.reshape(-1)[:count] = x
+        words = np.zeros(groups.shape[0], "<u8")
+        for i in range(8):
+            words |= groups[:, i] << np.uint64(i * width)
+        return np.ascontiguousarray(words.view(np.uint8).reshape(-1, 8)[:, :width]).reshape(-1)
+
+    def unpack(self, x: Array, width: int, count: int) -> Array:
+        wide = np.zeros((x.shape[0] // width, 8), np.uint8)
+        wide[:, :width] = x.reshape(-1, width)
+        words = wide.view("<u8").reshape(-1)
+        mask = np.uint64((1 << width) - 1)
+        numbers = [(words >> np.uint64(i * width)) & mask for i in range(8)]
+        return np.stack(numbers, axis=1).astype(np.uint8).reshape(-1)[:count]
+
+    def top_k(self, x: Array, k: int) -> Array:
+        if k >= x.shape[0]:
+            return np.arange(x.shape[0])
+        order = np.where(np.isnan(x), np.inf, x)
+        return np.sort(np.argpartition(order, order.shape[0] - k)[order.shape[0] - k :])
+
+    def argmax(self, x: Array) -> Array:
+        return np.argmax(x, axis=1)
+
+    def argsort(self, x: Array) -> Array:
+        return np.argsort(x, kind="stable")
+
+    def take(self, x: Array, positions: Array) -> Array:
+        return x[positions]
+
+    def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
+        x[positions] = values
+        return x
+
+    def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
+        np.add.at(x, positions, values)
+        return x
+
+    def check(self, holds: Array, message: str) -> None:
+        if not holds:
+            raise CorruptPayloadError(message)
+
+    def abs(self, x: Array) -> Array:
+        return np.abs(x)
+
+    def sqrt(self, x: Array) -> Array:
+        return np.sqrt(x)
+
+    def floor(self, x: Array) -> Array:
+        return np.floor(x)
+
+    def minimum(self, x: Array, y: Array | float) -> Array:
+        return np.minimum(x, y)
+
+    def maximum(self, x: Array, y: Array | float) -> Array:
+        return np.maximum(x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return np.sum(x, axis=axis, keepdims=axis is not None, dtype=x.dtype)
+
+    def max(self, x: Array, axis: int | None = None) -> Array:
+        return np.max(x, axis=axis, keepdims=axis is not None)
+
+    def median(self, x: Array) -> Array:
+        return np.sort(x, axis=0)[x.shape[0] // 2]
+
+    def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
+        if x.ndim == 0:
+            return np.asarray(x + np.asarray(scale, x.dtype) * y, x.dtype)
+        x += y if scale == 1.0 else np.asarray(scale, x.dtype) * y
+        return x
+
+    def scale_(self, x: Array, factor: Any) -> Array:
+        return np.asarray(x * np.asarray(factor, x.dtype), x.dtype)
+
+    def finite_or_zero_(self, x: Array) -> Array:
+        return np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def where(self, condition: Array, x: Array, y: Array) -> Array:
+        return np.where(condition, x, y)
+
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b)
+
+    def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
+        x -= np.matmul(a.T, b)
+        return x
+
+    def row_maxima(self, x: Array) -> Array:
+        return np.max(np.abs(x), axis=1, keepdims=True)
+
+    def orthonormal_rows(self, x: Array) -> Array:
+        return np.ascontiguousarray(np.linalg.qr(x.T)[0].T)
+
+    def leading_left_vectors(self, x: Array, rank: int) -> Array:
+        left, _, _ = np.linalg.svd(x, full_matrices=False)
+        return np.ascontiguousarray(left[:, :rank].T)
+
+    def svd(self, x: Array) -> tuple[Array, Array, Array]:
+        left, values, right = np.linalg.svd(x, full_matrices=False)
+        return np.ascontiguousarray(left.T), values, right
