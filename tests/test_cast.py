@@ -110,7 +110,7 @@ def test_feedback_recovers_what_rounding_drops(dtype: str) -> None:
     ("compressor", "dtype", "divided"),
     [
         (Cast("float16"), "float16", True),
-        (HorovodCompressor("cases:HalfPrecision"), "float16", True),
+        (HorovodCompressor("row:HalfPrecision"), "float16", True),
         (TwoWay(Cast("float16")), "float16", False),
         (Cast("bfloat16"), "bfloat16", False),
     ],

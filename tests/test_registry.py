@@ -77,7 +77,7 @@ def test_instances_classes_and_factories() -> None:
 
 
 def test_a_compressor_of_horovods_api_is_carried() -> None:
-    expected = HorovodCompressor("cases:HalfPrecision")
+    expected = HorovodCompressor("row:HalfPrecision")
     assert resolve(cases.HalfPrecision) == expected
     carried = resolve(cases.HalfPrecision())
     assert isinstance(carried, HorovodCompressor)
