@@ -20,6 +20,7 @@ from support import data
 from support.measure import StepClock, dense_bytes
 from support.methods import compression
 from support.progress import Progress
+from support.recipes import recipe
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
@@ -66,7 +67,8 @@ def accuracy(model: nn.Module, test_set: TensorDataset, device: torch.device) ->
 def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     model = make_model().to(device)
-    optimizer: Any = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    chosen = recipe(args.method, args.lr)
+    optimizer: Any = chosen.optimizer(model.parameters())
     optimizer = hvd.DistributedOptimizer(
         optimizer,
         named_parameters=model.named_parameters(),
@@ -77,7 +79,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
     training_set, test_set = load("train"), load("t10k")
     steps = args.steps or args.epochs * (len(training_set) // hvd.size() // args.batch_size)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps + 1, cycle_momentum=False)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, chosen.lr, total_steps=steps + 1, cycle_momentum=False)
     batches = itertools.islice(training_batches(training_set, args.batch_size, args.seed), steps)
     meter, curve = optimizer.exchange.meter, []
     clock = StepClock(meter, device)
@@ -113,7 +115,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=0, help="this many steps instead of whole epochs")
     parser.add_argument("--batch-size", type=int, default=64, help="images per worker and step")
-    parser.add_argument("--lr", type=float, default=0.1, help="the highest learning rate of the schedule")
+    parser.add_argument("--lr", type=float, help="the highest learning rate of the schedule (default: the method's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=10, help="how often to look at the test set")
     parser.add_argument("--json", type=Path, help="write what was measured to this file")

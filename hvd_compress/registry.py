@@ -9,11 +9,31 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from .codecs import Cast, Identity
+from .codecs import QSGD, BlockSign, Cast, Identity, Natural, OneBit, TernGrad, TopK
 from .contract import Codec, Operator
 from .errors import ConfigurationError, UnknownCompressorError
-from .methods import PowerSGD
-from .operators import HorovodCompressor
+from .methods import (
+    DGC,
+    ECQSGD,
+    AdaComp,
+    Atomo,
+    DistEFBlockSGD,
+    DistEFBlockSGDM,
+    DistEFSGD,
+    DistEFSGDM,
+    EFSignSGD,
+    GradiVeQ,
+    GTopK,
+    MemSGD,
+    OneBitSGD,
+    PowerSGD,
+    QuantizedCompressiveSampling,
+    ScaleCom,
+    SignumMajorityVote,
+    SketchedSGD,
+    UnbiasedLowRank,
+)
+from .operators import AllGather, HorovodCompressor, RandomBlock, RandomK, SharedScale, TwoWay
 
 ENTRY_POINT_GROUP = "hvd_compress.compressors"
 Factory = Callable[[], "Operator | Codec"]
@@ -25,6 +45,36 @@ _BUILT_IN: dict[str, Factory] = {
     "fp16": lambda: Cast("float16"),
     "bf16": lambda: Cast("bfloat16"),
     "powersgd": PowerSGD,
+    "atomo": Atomo,
+    "gradiveq": GradiVeQ,
+    "unbiasedlowrank": UnbiasedLowRank,
+    "scalecom": ScaleCom,
+    "blocksign": BlockSign,
+    "onebit": OneBit,
+    "distefblocksgd": DistEFBlockSGD,
+    "distefblocksgdm": DistEFBlockSGDM,
+    "distefsgd": DistEFSGD,
+    "distefsgdm": DistEFSGDM,
+    "efsignsgd": EFSignSGD,
+    "onebitsgd": OneBitSGD,
+    "signummajorityvote": SignumMajorityVote,
+    "sketchedsgd": SketchedSGD,
+    "ecqsgd": ECQSGD,
+    "natural": lambda: TwoWay(Natural()),
+    "qsgd": lambda: AllGather(QSGD()),
+    "qsgdshared": SharedScale,
+    "qsgdtwoway": lambda: TwoWay(QSGD()),
+    "quantizedcompressivesampling": QuantizedCompressiveSampling,
+    "adacomp": AdaComp,
+    "dgc": DGC,
+    "gtopk": GTopK,
+    "localtopk": MemSGD,
+    "memsgd": MemSGD,
+    "randomblock": RandomBlock,
+    "randomk": RandomK,
+    "topk": TopK,
+    "terngrad": lambda: AllGather(TernGrad()),
+    "terngradshared": lambda: SharedScale(levels=1, bucket=0, clip=2.5),
 }
 _registered: dict[str, Factory] = {}
 

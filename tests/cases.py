@@ -18,9 +18,12 @@ from row import HalfPrecision as HalfPrecision
 from row import Library as Library
 from row import RoundedTo as RoundedTo
 from row import Row as Row
-from rows import basic
+from rows import basic, composition, quantisers, scalecom, signs, sketch, sparse, spectral
 
 import hvd_compress as hc
+from hvd_compress.exchange import make_plan
+from hvd_compress.exchange.plan import Unit
+from hvd_compress.methods import Method
 
 WORLD_SIZES = (1, 2, 3, 4)
 
@@ -74,12 +77,64 @@ def assert_close(actual: Any, expected: Any, tolerance: float, scale: float | No
     assert error <= tolerance * reference, f"off by {error:g}, allowed {tolerance * reference:g}"
 
 
-ROWS = [*basic.ROWS]
+ROWS = [*basic.ROWS, *composition.ROWS, *signs.ROWS, *scalecom.ROWS, *spectral.ROWS, *sketch.ROWS, *quantisers.ROWS, *sparse.ROWS]
 
 
-def simulator_of(row: Row, world_size: int, **more: Any) -> hc.Simulator:
-    """Return workers that use the row's compressor on gradients however small, so that its laws are tried on them."""
-    return hc.Simulator(row.compressor, world_size, allow_larger=True, **more)
+def simulator_of(
+    row: Row, world_size: int, library: Library = NUMPY, *, decay: bool = False, **more: Any
+) -> hc.Simulator:
+    """Return workers that use the row's compressor on gradients however small, so that its laws are tried on them.
+
+    Args:
+        row: of the table.
+        world_size: number of workers.
+        library: that the gradients will be of.
+        decay: parameters are random numbers; otherwise zeros, so that no weight decay is part of the update.
+        more: of the simulator's options.
+    """
+    if row.parameters:
+        more.setdefault("parameters", parameters_of(library, decay))
+    return hc.Simulator(row.compressor, world_size, allow_larger=True, learning_rate=row.rate, **more)
+
+
+def parameters_of(library: Library, decay: bool, shapes: Mapping[str, tuple[int, ...]] = MODEL) -> dict[str, Any]:
+    """Return the model's parameters: random numbers, or zeros without `decay`."""
+    values = normal_gradients(1, 0, shapes, seed=99)[0]
+    return {name: library.array(x if decay else np.zeros_like(x)) for name, x in values.items()}
+
+
+def unit_of(row: Row, spec: hc.Spec, world_size: int) -> Unit:
+    """Return how the row's compressor works on a model of one parameter, "g"."""
+    return make_plan(row.compressor, [("g", spec)], world_size, allow_larger=True).units[0]
+
+
+def inside(compressor: Any) -> list[Any]:
+    """Return a compressor and everything in it, methods taken apart."""
+    if isinstance(compressor, Method):
+        return [compressor, *inside(compressor.expression())]
+    return [compressor, *(part for item in _held(vars(compressor)) for part in inside(item))]
+
+
+def memory_of(row: Row) -> tuple[float, float] | None:
+    """Return the weights (a, b) of the row's memory of what was not sent, under momentum or not; None without."""
+    if row.memory or row.votes:
+        return row.memory
+    for part in inside(row.compressor):
+        if isinstance(part, hc.ErrorFeedback):
+            return (part.a, part.b)
+        if isinstance(part, hc.MomentumCorrection):
+            return (1.0, 1.0)
+    return None
+
+
+def leaves_of(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arrays of a worker's saved state, by parameter (or unit, where a leaf is of a whole unit) and path."""
+    found: dict[str, dict[str, Any]] = {}
+    for unit, own in saved["units"].items():
+        for path, leaf in own["leaves"].items():
+            for name, array in leaf.items() if isinstance(leaf, Mapping) else [(unit, leaf)]:
+                found.setdefault(name, {})[path] = array
+    return found
 
 
 def public_compressors() -> list[type]:
@@ -91,5 +146,13 @@ def public_compressors() -> list[type]:
 
 def parts_of(compressor: Any) -> list[Any]:
     """Return a compressor and everything that it is made of."""
-    inner = [value for value in vars(compressor).values() if isinstance(value, (hc.Operator, hc.Codec))]
-    return [compressor, *(part for item in inner for part in parts_of(item))]
+    return [compressor, *(part for item in _held(vars(compressor)) for part in parts_of(item))]
+
+
+def _held(value: Any) -> list[Any]:
+    """Return the compressors that a setting holds: one, or several in a table."""
+    if isinstance(value, (hc.Operator, hc.Codec)):
+        return [value]
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return [item for each in value for item in _held(each)] if isinstance(value, (tuple, list)) else []

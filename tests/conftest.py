@@ -16,11 +16,12 @@ NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = set(metafunc.fixturenames) - _parametrized(metafunc)
+    rows = _held_to(metafunc)
     if {"row", "library"} <= names:
-        pairs = [_pair(row, library) for library in (NUMPY, TORCH) for row in ROWS if library.name in row.libraries]
-        metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(ROWS)])
+        pairs = [_pair(row, library) for library in (NUMPY, TORCH) for row in rows if library.name in row.libraries]
+        metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
     elif "row" in names:
-        metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
+        metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
     elif "library" in names:
         cuda = pytest.param(CUDA, id="cuda", marks=[pytest.mark.cuda, NO_DEVICE])
         metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in (NUMPY, TORCH)), cuda])
@@ -32,6 +33,12 @@ def _parametrized(metafunc: pytest.Metafunc) -> set[str]:
     """Return the arguments that the test gives values of its own."""
     given = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     return {name.strip() for names in given for name in (names.split(",") if isinstance(names, str) else names)}
+
+
+def _held_to(metafunc: pytest.Metafunc) -> list[Row]:
+    """Return the rows with all properties that the test's `rows` marks name; all rows where there is none."""
+    wanted = [name for mark in metafunc.definition.iter_markers("rows") for name in mark.args]
+    return [row for row in ROWS if all(getattr(row, name) for name in wanted)]
 
 
 def _pair(row: Row, library: Library) -> object:

@@ -91,6 +91,8 @@ class Row:
         server: a server on every rank keeps what it loses itself, in a leaf named "server".
         rate: the learning rate to simulate with, where it needs one.
         parameters: whether it needs parameters.
+        shards: a tensor is cut into shards for servers, which scale, pick or round what they send back.
+        flat: what a worker sends does not grow with the number of workers; otherwise it grows in proportion.
     """
 
     id: str
@@ -112,6 +114,53 @@ class Row:
     server: bool = False
     rate: float | None = None
     parameters: bool = False
+    flat: bool = True
+    shards: bool = False
+
+    # Which laws a row is held to: a test marked `rows("steady")` runs for the rows where `steady` holds.
+
+    @property
+    def averages(self) -> bool:
+        """Its update approximates an average of gradients; a vote is a direction without size."""
+        return not self.votes
+
+    @property
+    def plain(self) -> bool:
+        """Its update approximates the average of this step's gradients, but for what a memory owes."""
+        return not self.votes and not self.momentum
+
+    @property
+    def steady(self) -> bool:
+        """Every layer is in every update; a sparse row may pass one over, to send it at a later step."""
+        return not self.votes and not self.sparse
+
+    @property
+    def separable(self) -> bool:
+        """A parameter's update depends on its own gradients alone; a joined row picks from or scales several."""
+        return not self.joined
+
+    @property
+    def settled(self) -> bool:
+        """A rounding error in the gradient makes one of its size in the update, and turns no decision."""
+        return not (self.sparse or self.random or self.votes)
+
+    @property
+    def additive(self) -> bool:
+        """Its update is, up to `tolerance`, a sum of every worker's share, so that zeros add nothing to it.
+
+        A leader or a server that picks, scales or rounds at random sees the zeros too.
+        """
+        return self.linear or self.exact or (self.wire is not None and self.settled)
+
+    @property
+    def unsharded(self) -> bool:
+        """Workers with equal gradients do what one of them does; a server scales or picks shard by shard."""
+        return not self.random and (not self.shards or self.wire is not None or self.exact)
+
+    @property
+    def keeps(self) -> bool:
+        """What it does not send is in a memory of weight 1, so that over many steps all is sent."""
+        return self.memory == (1.0, 1.0)
 
     def dtypes(self, library: Library) -> tuple[str, ...]:
         """Return the gradient element types of the library that it takes."""

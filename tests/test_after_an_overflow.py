@@ -13,7 +13,7 @@ SENT = [name for name, shape in MODEL.items() if 0 not in shape]
 
 
 def test_a_layer_is_transmitted_again(row: Row, library: Library) -> None:
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     for step in range(5):
         gradients = normal_gradients(W, step)
         average = average_models(gradients)

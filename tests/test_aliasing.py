@@ -24,7 +24,7 @@ def overlap(x: Any, y: Any) -> bool:
 
 @SOME_WORLDS
 def test_gradients_are_left_untouched(row: Row, library: Library, world_size: int) -> None:
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, library, decay=True)
     for step in range(3):
         gradients = library.arrays(normal_gradients(world_size, step))
         before = [{name: bits(x) for name, x in own.items()} for own in gradients]
@@ -35,7 +35,7 @@ def test_gradients_are_left_untouched(row: Row, library: Library, world_size: in
 @SOME_WORLDS
 def test_nothing_that_comes_out_is_shared(row: Row, library: Library, world_size: int) -> None:
     """Means have no element in common with gradients, with state, with one another or with another rank's."""
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, library, decay=True)
     for step in range(2):
         gradients = library.arrays(normal_gradients(world_size, step))
         means = simulator.step(gradients)
@@ -52,7 +52,7 @@ def _leaves(state: dict[str, Any]) -> list[Any]:
 
 def test_what_the_caller_does_with_arrays_afterwards_makes_no_difference(row: Row, library: Library) -> None:
     """Optimizers overwrite gradients and updates in place; the next steps must not notice."""
-    careful, careless = simulator_of(row, W), simulator_of(row, W)
+    careful, careless = simulator_of(row, W, library, decay=True), simulator_of(row, W, library, decay=True)
     for step in range(3):
         expected = careful.step(library.arrays(normal_gradients(W, step)))
         gradients = library.arrays(normal_gradients(W, step))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMPY, ROWS, Row, bits, normal_gradients, simulator_of
+from cases import MODEL, NUMPY, ROWS, Row, bits, normal_gradients, simulator_of
 
 from hvd_compress import ConfigurationError, Simulator, UsageError
 from hvd_compress.contract import AllGather, Broadcast, Exchanged, Mean, Meanwhile, Sum
@@ -103,7 +103,9 @@ def test_a_world_of_one_needs_no_network(row: Row) -> None:
     for step in range(4):
         (gradients,) = NUMPY.arrays(normal_gradients(1, step))
         expected = simulator.step([gradients])[0]
-        worker = worker or Worker(simulator.plan, 0, 1)
+        worker = worker or Worker(
+            simulator.plan, 0, 1, lambda name: row.rate, (simulator.parameters or dict.fromkeys(MODEL)).__getitem__
+        )
         buckets = range(len(worker.plan.buckets))
         trips = [
             RoundTrip(worker.begin(b, gradients), LoopbackTransport(), f"bucket{b}", worker.meter) for b in buckets

@@ -14,7 +14,7 @@ MATRICES = {name: shape for name, shape in MODEL.items() if 0 not in shape}
 
 
 def check(row: Row, library: Library, gradients: dict[str, np.ndarray], steps: int) -> None:
-    simulator = simulator_of(row, 1)
+    simulator = simulator_of(row, 1, library)
     for _ in range(steps):
         means = simulator.step(library.arrays([gradients]))[0]
         for name, x in gradients.items():

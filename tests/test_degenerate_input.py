@@ -28,7 +28,7 @@ ZEROS = [{name: np.zeros(shape) for name, shape in MODEL.items()} for _ in range
 
 def test_zeros_stay_zeros(row: Row, library: Library) -> None:
     for dtype in row.dtypes(library):
-        simulator = simulator_of(row, W)
+        simulator = simulator_of(row, W, library)
         for _ in range(3):
             for x in simulator.step(library.arrays(ZEROS, dtype))[0].values():
                 assert not np.any(wide(x))
@@ -36,7 +36,7 @@ def test_zeros_stay_zeros(row: Row, library: Library) -> None:
 
 def test_a_zero_step_does_not_silence_a_layer(row: Row, library: Library) -> None:
     """After gradients of zero, at the first step or later, every layer is transmitted again, and as well as ever."""
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     for step, gradients in enumerate([ZEROS, normal_gradients(W, 1), ZEROS, ZEROS, *[normal_gradients(W, 4)] * 2]):
         means = simulator.step(library.arrays(gradients))[0]
         average = average_models(gradients)
@@ -50,7 +50,7 @@ def test_a_zero_step_does_not_silence_a_layer(row: Row, library: Library) -> Non
 
 def test_extreme_elements(row: Row, library: Library) -> None:
     """One huge and one denormal element, again and again: everything stays finite, and close where it can be."""
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     gradients = normal_gradients(W)
     for own in gradients:
         for x in own.values():
@@ -70,7 +70,7 @@ def test_the_scale_of_a_gradient_does_not_matter(row: Row, library: Library, sca
     """C(c x) = c C(x) over the range of float32, for what does not travel in fewer exponent bits."""
     if row.wire == "float16":
         return
-    plain, scaled = simulator_of(row, W), simulator_of(row, W)
+    plain, scaled = simulator_of(row, W, library), simulator_of(row, W, library)
     for step in range(3):
         gradients = normal_gradients(W, step)
         expected = plain.step(library.arrays(gradients))[0]
@@ -81,7 +81,7 @@ def test_the_scale_of_a_gradient_does_not_matter(row: Row, library: Library, sca
 
 def test_a_worker_without_gradient_counts_as_zeros(row: Row, library: Library) -> None:
     """One worker's gradients are all zero: the others' still count, divided by the number of all."""
-    half, own = simulator_of(row, 2), simulator_of(row, 1)
+    half, own = simulator_of(row, 2, library), simulator_of(row, 1, library)
     for step in range(3):
         some = normal_gradients(1, step)
         shared = half.step(library.arrays([some[0], ZEROS[0]]))[0]
@@ -92,7 +92,7 @@ def test_a_worker_without_gradient_counts_as_zeros(row: Row, library: Library) -
 
 def test_rank_deficient_gradients(row: Row, library: Library) -> None:
     """Every matrix is an outer product on each worker; what one or two directions hold is sent whole or kept."""
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     for step in range(3):
         gradients = normal_gradients(W, step)
         for own in gradients:
@@ -106,7 +106,7 @@ def test_rank_deficient_gradients(row: Row, library: Library) -> None:
 
 def test_layout_in_memory_does_not_matter(row: Row, library: Library) -> None:
     """Strided and transposed gradients, and channels-last ones, give what contiguous ones give."""
-    plain, strided = simulator_of(row, W), simulator_of(row, W)
+    plain, strided = simulator_of(row, W, library), simulator_of(row, W, library)
     for step in range(2):
         gradients = library.arrays(normal_gradients(W, step))
         expected = plain.step(gradients)[0]
@@ -142,7 +142,7 @@ def test_factors_of_half_precision_gradients_do_not_overflow(compressor: Operato
 
 def test_a_model_with_nothing_to_send(row: Row, library: Library, world_size: int) -> None:
     """A model of empty gradients only needs no collective, and gets empty means."""
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, library)
     means = simulator.step([{"empty": library.array(np.zeros((0, 3)))} for _ in range(world_size)])
     assert [tuple(own["empty"].shape) for own in means] == [(0, 3)] * world_size
     assert simulator.sent_bytes == 0

@@ -95,6 +95,17 @@ def test_simulate(data: Path) -> None:
         assert method in output
 
 
+def test_traffic(data: Path, tmp_path: Path) -> None:
+    script = [sys.executable, EXAMPLES / "traffic.py", "--output", tmp_path]
+    output = succeed([*script, "--method", "dense,powersgd", "--workers", "2,8"], data)
+    measured = {r["method"]: r["bytes"] for r in json.loads((tmp_path / "traffic.json").read_text())["results"]}
+    for method, counts in measured.items():
+        assert 1.7 < counts["8"] / counts["2"] < 1.8, "2 (W-1)/W: constant but for the ring's own factor"
+        assert f"| {method} | {counts['2']:,} |" in (tmp_path / "traffic.md").read_text()
+        assert f"{counts['8']:,}" in output
+    assert (tmp_path / "traffic.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_custom_compressor(data: Path) -> None:
     output = succeed([sys.executable, EXAMPLES / "custom_compressor.py"], data)
     errors = dict(line.split(": mean of 40 steps off by ") for line in output.splitlines() if "off by" in line)

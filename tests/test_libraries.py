@@ -7,38 +7,44 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import EPSILON, NUMPY, Library, Row, assert_close, normal_gradients, simulator_of
+from cases import EPSILON, NUMPY, Library, Row, normal_gradients, simulator_of, wide
 from oracles.averaging import average_models
-from oracles.rounding import BFLOAT16, FLOAT16, rounded
+from oracles.rounding import FORMATS, rounded
 
 STEPS = 3
 Model = Mapping[str, np.ndarray]
 
 
 @cache
-def representable(world_size: int, step: int) -> list[dict[str, np.ndarray]]:
-    """Return gradients that every element type holds exactly."""
+def representable(world_size: int, step: int, dtype: str) -> list[dict[str, np.ndarray]]:
+    """Return gradients that the element type holds exactly."""
     gradients = normal_gradients(world_size, step)
-    return [{name: rounded(rounded(x, BFLOAT16), FLOAT16) for name, x in own.items()} for own in gradients]
+    if dtype not in FORMATS:
+        return [{name: x.astype(dtype).astype(np.float64) for name, x in own.items()} for own in gradients]
+    return [{name: rounded(x, FORMATS[dtype]) for name, x in own.items()} for own in gradients]
 
 
 @cache
-def reference(row: Row, world_size: int) -> list[Model]:
+def reference(row: Row, world_size: int, dtype: str) -> list[Model]:
     """Return every step's means in float64 NumPy; plain averages where the row is written for another library."""
-    gradients = [representable(world_size, step) for step in range(STEPS)]
+    gradients = [representable(world_size, step, dtype) for step in range(STEPS)]
     if "numpy" not in row.libraries:
         return [average_models(own) for own in gradients]
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, NUMPY, decay=True)
     return [simulator.step(NUMPY.arrays(own, "float64"))[0] for own in gradients]
 
 
 def check(row: Row, library: Library, world_size: int, dtype: str) -> None:
-    simulator = simulator_of(row, world_size)
+    """All elements agree, up to rounding; where a rounding can turn a decision, all but few of them."""
+    simulator = simulator_of(row, world_size, library, decay=True)
     tolerance = 20 * row.tolerance("float64" if dtype == "float64" else "float32") + 4 * EPSILON[dtype]
-    for step, expected in enumerate(reference(row, world_size)):
-        means = simulator.step(library.arrays(representable(world_size, step), dtype))[0]
-        for name, x in expected.items():
-            assert_close(means[name], x, tolerance, scale=4.0)
+    for step, expected in enumerate(reference(row, world_size, dtype)):
+        means = simulator.step(library.arrays(representable(world_size, step, dtype), dtype))[0]
+        scale = max(4.0, *(np.abs(x).max(initial=0.0) for x in expected.values()))
+        off = [np.abs(wide(means[name]) - x) > tolerance * scale for name, x in expected.items()]
+        turned = sum(int(np.sum(x)) for x in off)
+        allowed = 0 if row.settled else 0.02 * sum(x.size for x in off)
+        assert turned <= allowed, f"step {step}: {turned} elements differ"
 
 
 def test_libraries_agree_with_numpy(row: Row, library: Library, world_size: int) -> None:

@@ -22,14 +22,14 @@ def run(simulator: Simulator, library: Library, **options: object) -> Bits:
 
 
 def test_the_order_of_workers_makes_no_difference(row: Row, library: Library) -> None:
-    expected = run(simulator_of(row, W), library)
+    expected = run(simulator_of(row, W, library, decay=True), library)
     for order in ([2, 1, 0], [1, 2, 0]):
-        assert run(simulator_of(row, W), library, order=order) == expected
+        assert run(simulator_of(row, W, library, decay=True), library, order=order) == expected
 
 
 def test_equal_settings_give_equal_results(row: Row, library: Library) -> None:
     """Two runs side by side, step by step, neither disturbs the other."""
-    first, second = simulator_of(row, W), simulator_of(row, W)
+    first, second = simulator_of(row, W, library, decay=True), simulator_of(row, W, library, decay=True)
     for step in range(3):
         gradients = library.arrays(normal_gradients(W, step))
         left, right = first.step(gradients)[0], second.step(gradients)[0]
@@ -38,8 +38,8 @@ def test_equal_settings_give_equal_results(row: Row, library: Library) -> None:
 
 def test_a_parameter_does_not_see_the_others(row: Row, library: Library) -> None:
     """Each parameter alone, in whatever position, gets what it gets in the model: twins are not confused."""
-    whole = simulator_of(row, W)
-    alone = {name: simulator_of(row, W) for name in MODEL}
+    whole = simulator_of(row, W, library, decay=True)
+    alone = {name: simulator_of(row, W, library, decay=True) for name in MODEL}
     for step in range(2):
         gradients = library.arrays(normal_gradients(W, step))
         expected = whole.step(gradients)[0]
@@ -50,7 +50,7 @@ def test_a_parameter_does_not_see_the_others(row: Row, library: Library) -> None
 
 @pytest.mark.parametrize("bucket_bytes", [1, 600])
 def test_buckets_make_no_difference(row: Row, library: Library, bucket_bytes: float) -> None:
-    one, many = simulator_of(row, W), simulator_of(row, W, bucket_bytes=bucket_bytes)
+    one, many = simulator_of(row, W, library, decay=True), simulator_of(row, W, library, decay=True, bucket_bytes=bucket_bytes)
     for step in range(3):
         gradients = library.arrays(normal_gradients(W, step))
         expected = one.step(gradients)[0]
@@ -62,7 +62,7 @@ def test_buckets_make_no_difference(row: Row, library: Library, bucket_bytes: fl
 
 
 def test_the_order_of_parameters_makes_no_difference(row: Row, library: Library) -> None:
-    straight, turned = simulator_of(row, W), simulator_of(row, W)
+    straight, turned = simulator_of(row, W, library, decay=True), simulator_of(row, W, library, decay=True)
     for step in range(2):
         gradients = library.arrays(normal_gradients(W, step))
         expected = straight.step(gradients)[0]
@@ -72,7 +72,7 @@ def test_the_order_of_parameters_makes_no_difference(row: Row, library: Library)
 
 def test_dictionary_order_after_the_first_step_makes_no_difference(row: Row, library: Library) -> None:
     """On any worker, alone: once planned, gradients are known by their names."""
-    straight, turned = simulator_of(row, W), simulator_of(row, W)
+    straight, turned = simulator_of(row, W, library, decay=True), simulator_of(row, W, library, decay=True)
     for step in range(3):
         gradients = library.arrays(normal_gradients(W, step))
         mixed = [
@@ -90,11 +90,11 @@ def test_workers_that_plan_differently_are_told() -> None:
 
 
 def test_global_random_numbers_are_neither_used_nor_moved(row: Row, library: Library) -> None:
-    expected = run(simulator_of(row, W), library)
+    expected = run(simulator_of(row, W, library, decay=True), library)
     for seed in (1, 2):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
         before = random.getstate(), bits(np.random.get_state()[1]), bits(torch.get_rng_state())
-        assert run(simulator_of(row, W), library) == expected
+        assert run(simulator_of(row, W, library, decay=True), library) == expected
         assert before == (random.getstate(), bits(np.random.get_state()[1]), bits(torch.get_rng_state()))

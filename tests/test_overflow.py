@@ -24,7 +24,7 @@ def no_warnings_of_the_arithmetic() -> Any:
 
 @pytest.mark.parametrize("poison", [np.inf, -np.inf, np.nan])
 def test_an_overflow_ends_with_its_step(row: Row, library: Library, poison: float) -> None:
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     shapes = {"matrix": MODEL["matrix"], "bias": MODEL["bias"]}
     for step in range(BAD_STEP + 4):
         gradients = normal_gradients(W, step, shapes)
@@ -42,7 +42,7 @@ def test_an_overflow_ends_with_its_step(row: Row, library: Library, poison: floa
 def test_memory_stays_finite_at_the_overflow_itself(row: Row, library: Library) -> None:
     if row.memory is None:
         return  # the law speaks of memories; rows without one are covered above
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library)
     for step in range(BAD_STEP + 1):
         gradients = normal_gradients(W, step, {"matrix": MODEL["matrix"]})
         if step == BAD_STEP:

@@ -10,7 +10,7 @@ from hvd_compress import ConfigurationError
 
 def test_shape_dtype_and_device_are_kept(row: Row, library: Library) -> None:
     for dtype in row.dtypes(library):
-        simulator = simulator_of(row, 2)
+        simulator = simulator_of(row, 2, library, decay=True)
         for step in range(2):
             gradients = library.arrays(normal_gradients(2, step), dtype)
             for own, means in zip(gradients, simulator.step(gradients), strict=True):
@@ -23,7 +23,7 @@ def test_shape_dtype_and_device_are_kept(row: Row, library: Library) -> None:
 
 
 def test_all_ranks_apply_the_same_bits(row: Row, library: Library, world_size: int) -> None:
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, library, decay=True)
     for step in range(4):
         means = simulator.step(library.arrays(normal_gradients(world_size, step)))
         for other in means[1:]:
@@ -34,4 +34,4 @@ def test_what_cannot_be_carried_is_refused_by_name(row: Row, library: Library) -
     for dtype in row.refuses:
         if dtype in library.dtypes:
             with pytest.raises(ConfigurationError, match=dtype):
-                simulator_of(row, 2).step(library.arrays(normal_gradients(2), dtype))
+                simulator_of(row, 2, library, decay=True).step(library.arrays(normal_gradients(2), dtype))

@@ -28,12 +28,12 @@ def leaf_bits(saved: list[dict[str, Any]]) -> list[dict[str, dict[str, bytes]]]:
 def test_continued_is_uninterrupted(row: Row, library: Library, saved_after: int) -> None:
     """Bit by bit, and a state that is saved again right after it was loaded is the same state."""
     gradients = library.arrays(normal_gradients(W))
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library, decay=True)
     run(simulator, library, range(saved_after))
     saved = simulator.state_dicts()
     expected = run(simulator, library, range(saved_after, saved_after + 3))
 
-    resumed = simulator_of(row, W)
+    resumed = simulator_of(row, W, library, decay=True)
     resumed.load_state_dicts(saved, gradients)
     assert leaf_bits(resumed.state_dicts()) == leaf_bits(saved)
     assert [worker.step for worker in resumed.workers] == [saved_after] * W
@@ -43,7 +43,7 @@ def test_continued_is_uninterrupted(row: Row, library: Library, saved_after: int
 def test_leaves_are_as_declared(row: Row, library: Library) -> None:
     """Names, shapes, element types and bytes; and what is replicated is equal on all workers, bit by bit."""
     for dtype in row.dtypes(library):
-        simulator = simulator_of(row, W)
+        simulator = simulator_of(row, W, library, decay=True)
         for step in range(2):
             simulator.step(library.arrays(normal_gradients(W, step), dtype))
         first, second = simulator.state_dicts()
@@ -65,7 +65,7 @@ def _as_numpy(x: Any) -> np.ndarray:
 
 
 def test_what_was_saved_does_not_change_later(row: Row, library: Library) -> None:
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library, decay=True)
     run(simulator, library, range(2))
     saved = simulator.state_dicts()
     before = leaf_bits(saved)
@@ -75,10 +75,10 @@ def test_what_was_saved_does_not_change_later(row: Row, library: Library) -> Non
 
 def test_changing_a_saved_state_changes_nothing(row: Row, library: Library) -> None:
     """Neither of the run that it was saved from, nor of one that has loaded it."""
-    simulator = simulator_of(row, W)
+    simulator = simulator_of(row, W, library, decay=True)
     run(simulator, library, range(2))
     untouched, spoilt = simulator.state_dicts(), simulator.state_dicts()
-    resumed = simulator_of(row, W)
+    resumed = simulator_of(row, W, library, decay=True)
     resumed.load_state_dicts(spoilt, library.arrays(normal_gradients(W)))
     for own in spoilt:
         for unit in own["units"].values():

@@ -27,7 +27,7 @@ from hvd_compress.ops import ops_of
 
 
 def test_bytes_counted_are_bytes_predicted(row: Row, library: Library, world_size: int) -> None:
-    simulator = simulator_of(row, world_size)
+    simulator = simulator_of(row, world_size, library)
     counted = 0
     for step in range(4):
         simulator.step(library.arrays(normal_gradients(world_size, step)))

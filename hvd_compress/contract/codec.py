@@ -48,6 +48,11 @@ class Codec(Settings, ABC):
         while the parts travel.
         """
 
+    def arranged(self, array: Array, spec: Spec, ops: ArrayOps) -> Array:
+        """Return an array of `spec` in the shape that `encode` is to see, for codecs to which the output axis matters."""
+        del spec, ops
+        return array
+
     @abstractmethod
     def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         """Return an array of `spec` from its parts, in a buffer of its own unless the parts are donated to it."""
@@ -69,10 +74,20 @@ class Codec(Settings, ABC):
         del parts, spec, ops
         return None
 
+    @property
+    def whole(self) -> bool:
+        """Whether this codec needs a gradient in one piece, so that it travels by `AllGather` if nothing else is said."""
+        return False
+
     def compresses(self, spec: Spec) -> bool:
         """Return whether this codec is worth using for such a gradient; otherwise it travels dense."""
         del spec
         return True
+
+    @property
+    def votes(self) -> bool:
+        """Whether decoded values are directions, so that no average of gradients can stand in for theirs."""
+        return False
 
     def lossless(self, spec: Spec) -> bool:
         """Return whether decode(encode(x)) = x for every such x, so that nothing is left for a residual."""

@@ -12,16 +12,18 @@ An exchange yields a list of requests, one round; the driver answers with a list
 | `Broadcast` | array of any shape  | the array of rank `root`                             |
 | `Swap`      | array of any shape  | the array of the rank that this one is paired with   |
 | `Meanwhile` | a function          | its value, computed while the round's others travel  |
+| `Batched`   | array of any shape  | an array operation of it, done at once for all units that ask for the same |
 
 All ranks must ask for the same kinds, shapes and element types in the same round. Only `SUMMABLE_DTYPES` can be
-summed; the other collectives move bits and take any element type.
+summed; the other collectives move bits and take any element type. `Meanwhile` and `Batched` are local: no rank waits for
+another. A round of `Batched` has nothing else in it, and is not counted as a round of collectives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 # An array of NumPy, torch or TensorFlow; `hvd_compress.ops` knows which.
 Array: TypeAlias = Any
@@ -95,10 +97,26 @@ class Meanwhile:
     work: Callable[[], Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Batched:
+    """An array operation that is done at once for all units of the bucket that ask for it with equal shapes.
+
+    Small factorisations cost their start more than their arithmetic, and models have many layers of equal shape. Every
+    unit gets what it would have got alone.
+
+    Args:
+        operation: a method of `ArrayOps` that takes further leading axes.
+        array: its argument.
+    """
+
+    operation: Literal["orthonormal_rows"]
+    array: Array
+
+
 Collective: TypeAlias = Mean | Sum | Max | AllGather | AllToAll | Broadcast | Swap
 # What an allreduce does.
 Reduction: TypeAlias = Mean | Sum | Max
-Request: TypeAlias = Collective | Meanwhile
+Request: TypeAlias = Collective | Meanwhile | Batched
 Round: TypeAlias = Sequence[Request]
 Results: TypeAlias = list[Any]
 Exchange: TypeAlias = Generator[Round, Results, "Exchanged"]

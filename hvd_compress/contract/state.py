@@ -32,6 +32,7 @@ class Fill(Enum):
 
     ZEROS = "zeros"
     NORMAL = "normal"
+    ORTHONORMAL = "orthonormal"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Leaf:
         shape: dimensions.
         dtype: element type.
         scope: whose it is.
-        fill: zeros, or standard normal drawn from (seed, unit name, leaf path).
+        fill: zeros, or standard normal drawn from (seed, unit name, leaf path), or orthonormal rows made of such.
         seed: of the normal draw.
     """
 
@@ -88,6 +89,8 @@ def initial_state(leaves: Leaves, ops: ArrayOps, name: str, prefix: str = "") ->
 def _initial_array(leaf: Leaf, ops: ArrayOps, key: tuple[int | str, ...]) -> Array:
     if leaf.fill is Fill.NORMAL:
         return ops.normal(leaf.shape, leaf.dtype, key)
+    if leaf.fill is Fill.ORTHONORMAL:
+        return ops.orthonormal_rows(ops.normal(leaf.shape, leaf.dtype, key))
     return ops.zeros(leaf.shape, leaf.dtype)
 
 

@@ -8,6 +8,7 @@ from typing import Any, final
 from ..contract import AllGather, AllToAll, Array, Broadcast, Codec, Collective, Max, Mean, Operator, Spec, Sum, Swap
 from ..errors import ConfigurationError, RankDisagreementError, UsageError
 from ..exchange import BucketExchange, Fused, Plan, Residual, Worker, make_plan, specs_of
+from ..monitors import Similarity, similarities, similarities_of
 from ..ops import ops_of
 from ..registry import resolve
 
@@ -63,8 +64,7 @@ class Simulator:
         """
         if len(gradients) != self.world_size:
             raise ConfigurationError(f"{len(gradients)} gradients were given for {self.world_size} workers.")
-        if not self.workers:
-            self._set_up(gradients)
+        self.set_up(gradients)
         copies = [{name: ops_of(g).copy(g) for name, g in own.items()} for own in gradients]
         means: list[dict[str, Array]] = [{} for _ in self.workers]
         for bucket in range(len(self.plan.buckets)):
@@ -94,17 +94,28 @@ class Simulator:
         """Bytes that one worker has sent so far."""
         return self.workers[0].meter.sent_bytes if self.workers else 0
 
+    def similarity(self, ratio: int = 100) -> dict[str, Similarity]:
+        """Return how alike the workers' residuals are, by parameter name; of each the d/ratio largest are compared."""
+        exchanges = [similarities(worker, ratio) for worker in self.workers]
+        _run(exchanges, range(self.world_size))
+        return similarities_of(exchanges[0]) if exchanges else {}
+
     def state_dicts(self) -> list[dict[str, Any]]:
         """Return every worker's state."""
         return [worker.state_dict() for worker in self.workers]
 
     def load_state_dicts(self, saved: Sequence[Mapping[str, Any]], gradients: Sequence[Mapping[str, Array]]) -> None:
         """Take over states that `state_dicts` returned; `gradients` give names and shapes."""
-        self._set_up(gradients)
+        self._make_workers(gradients)
         for worker, state in zip(self.workers, saved, strict=True):
             worker.load_state_dict(state)
 
-    def _set_up(self, gradients: Sequence[Mapping[str, Array]]) -> None:
+    def set_up(self, gradients: Sequence[Mapping[str, Array]]) -> None:
+        """Plan for gradients of these names and shapes; done at the first step."""
+        if not self.workers:
+            self._make_workers(gradients)
+
+    def _make_workers(self, gradients: Sequence[Mapping[str, Array]]) -> None:
         plans = [self._plan_for(specs_of(own)) for own in gradients]
         if len({plan.digest for plan in plans}) != 1:
             raise RankDisagreementError("Workers were given gradients of different names, shapes or element types.")

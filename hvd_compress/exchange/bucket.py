@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import final
 
-from ..contract import Array, Collective, Exchange, Exchanged, Meanwhile, Request
+from ..contract import Array, Batched, Collective, Exchange, Exchanged, Meanwhile, Request, Round
 from ..errors import UsageError
 from ..ops import ArrayOps
+from .batching import answer_batched
 from .fusion import Fused, empty_result, fuse
 from .meter import Meter
 
@@ -16,6 +17,8 @@ from .meter import Meter
 @final
 class BucketExchange:
     """Runs the generators of several units in lockstep and fuses what they ask for.
+
+    `Batched` requests are answered here, before the round's collectives are fused: drivers see only the latter.
 
     A driver starts every collective in `pending` (named by `round_number` and position), may call `meanwhile()`,
     and hands the results to `answer`; until `done`. `outcomes` then holds what each unit ended with.
@@ -56,26 +59,30 @@ class BucketExchange:
         by_unit: dict[str, list[object]] = {name: [] for name in self._live}
         for position, (name, _, request) in enumerate(self._asked):
             if position not in answers:
-                assert not isinstance(request, Meanwhile)
+                assert not isinstance(request, (Meanwhile, Batched))
                 answers[position] = empty_result(request, self._live[name][1], self._world_size)
             by_unit[name].append(answers[position])
         self._advance(by_unit)
 
     def _advance(self, answers: Mapping[str, list[object]] | None) -> None:
-        """Send each unit its answers, or start it, until all have asked again or ended; then fuse."""
+        """Send each unit its answers, or start it, until all have asked for collectives or ended; then fuse."""
         started = time.perf_counter()
-        self._asked, self._local = [], {}
-        for name, (exchange, _) in list(self._live.items()):
-            try:
-                requests = next(exchange) if answers is None else exchange.send(answers[name])
-            except StopIteration as end:
-                self.outcomes[name] = end.value
-                del self._live[name]
-                continue
-            self._asked += [(name, part, request) for part, request in enumerate(requests)]
+        rounds: dict[str, Round] = {}
+        ready: Mapping[str, list[object] | None] = dict.fromkeys(self._live) if answers is None else answers
+        while ready:
+            for name, results in ready.items():
+                try:
+                    rounds[name] = self._live[name][0].send(results)  # type: ignore[arg-type]
+                except StopIteration as end:
+                    self.outcomes[name] = end.value
+                    del self._live[name]
+                    rounds.pop(name, None)
+            ready = answer_batched({name: (rounds[name], ops) for name, (_, ops) in self._live.items()})
+        self._local = {}
+        self._asked = [(name, part, request) for name in self._live for part, request in enumerate(rounds[name])]
         collectives: list[tuple[int, Collective, ArrayOps]] = []
         for position, (name, _, request) in enumerate(self._asked):
-            if not isinstance(request, Meanwhile):
+            if not isinstance(request, (Meanwhile, Batched)):
                 ops = self._live[name][1]
                 collectives.append((position, request, ops))
                 self._meter.count(request, ops, self._world_size)

@@ -135,6 +135,18 @@ class Worker:
             found.update(residuals(unit, state, self.world_size) if state else {})
         return found
 
+    def memories(self) -> dict[str, Array]:
+        """Return copies of this rank's residuals by parameter name: zeros before the first step."""
+        found: dict[str, Array] = {}
+        for unit in self.plan.units:
+            state = self._state_of(unit)
+            parameter = self._parameter(unit.parameters[0][0]) if state is None else None
+            if parameter is not None:
+                leaves = unit.operator.leaves(unit.spec, self.world_size)
+                state = initial_state(leaves, ops_of(parameter), unit.name)
+            found.update(residuals(unit, state, self.world_size) if state else {})
+        return found
+
     def _state_of(self, unit: Unit) -> State | None:
         """Return the unit's state, if it has any yet."""
         if unit.name in self._loaded:

@@ -42,9 +42,12 @@ class AllGather(Operator):
     def compresses(self, spec: Spec) -> bool:
         return self.codec.compresses(spec)
 
+    def dense(self, spec: Spec) -> Operator | None:
+        return self if self.codec.votes else None
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
-        parts = codec.encode(grad, ops, (context.name, context.step, context.rank))
+        parts = codec.encode(codec.arranged(grad, spec, ops), ops, (context.name, context.step, context.rank))
 
         def rest() -> Array | None:
             if not context.feedback or codec.lossless(spec):

@@ -7,6 +7,7 @@ from typing import final
 
 from ..contract import (
     Array,
+    Batched,
     Context,
     Exchange,
     Exchanged,
@@ -67,7 +68,7 @@ class AlternatingLowRank(Operator):
         ops, spec, even = context.ops, context.spec, context.step % 2 == 0
         matrix = as_matrix(grad, spec, ops)
         factor = live_rows(state["q"], state["q_start"], ops) if even else live_rows(state["p"], 0.0, ops)
-        basis = ops.orthonormal_rows(factor)
+        (basis,) = yield [Batched("orthonormal_rows", factor)]
         local = ops.matmul(basis, matrix, transpose_b=even)
         left, right = (local, basis) if even else (basis, local)
 

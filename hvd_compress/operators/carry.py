@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from ..codecs import Identity
 from ..contract import Codec, Operator, Spec
+from .all_gather import AllGather
 from .allreduce import AllReduce
 from .two_way import TwoWay
 
 
 def operator_of(compressor: Operator | Codec, spec: Spec) -> Operator:
-    """Return the operator for a gradient: a codec moves by `AllReduce` where it can be summed, else by `TwoWay`."""
+    """Return the operator for a gradient: a codec moves by `AllReduce` where it can be summed, else by `TwoWay`.
+
+    A codec that is not to be cut into shards moves by `AllGather`.
+    """
     if isinstance(compressor, Operator):
         return compressor
-    return AllReduce(compressor) if compressor.summable(spec) else TwoWay(compressor)
+    if compressor.summable(spec):
+        return AllReduce(compressor)
+    return AllGather(compressor) if compressor.whole else TwoWay(compressor)
 
 
 def dense_operator(spec: Spec) -> Operator:

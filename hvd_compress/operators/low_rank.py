@@ -8,6 +8,7 @@ from typing import final
 
 from ..contract import (
     Array,
+    Batched,
     Context,
     Exchange,
     Exchanged,
@@ -84,7 +85,7 @@ class LowRank(Operator):
             if iteration:
                 q = live_rows(q, state["q_start"], ops)
             (p,) = yield [Mean(ops.matmul(q, matrix, transpose_b=True), donate=True)]
-            p = ops.orthonormal_rows(p)
+            (p,) = yield [Batched("orthonormal_rows", p)]
             last = iteration == self.power_iterations - 1
             q, rest = yield from _mean_factor(p, matrix, context.feedback and last, ops)
         mean = ops.matmul(p, q, transpose_a=True)

@@ -55,6 +55,9 @@ class TwoWay(Operator):
     def compresses(self, spec: Spec) -> bool:
         return self.codec.compresses(spec)
 
+    def dense(self, spec: Spec) -> Operator | None:
+        return self if self.codec.votes else None
+
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         if not self.server_feedback:
             return {}
@@ -95,7 +98,11 @@ class TwoWay(Operator):
         if ops.shape(piece)[0] == 0:
             return tuple(ops.zeros((count,), dtype) for count, dtype in declared)
         parts = self.codec.encode(piece, ops, key)
-        return tuple(ops.padded(ops.flatten(part), count) for part, (count, _) in zip(parts, declared, strict=True))
+        # A small shard may write positions as smaller integers than a large one.
+        return tuple(
+            ops.cast(ops.padded(ops.flatten(part), count), dtype)
+            for part, (count, dtype) in zip(parts, declared, strict=True)
+        )
 
     def _decode(self, parts: tuple[Array, ...], shard: Spec, ops: ArrayOps) -> Array:
         if shard.size == 0:
@@ -127,8 +134,10 @@ class TwoWay(Operator):
         served = self._encode(ops.cast(average, shard.dtype), shards[0], ops, key)
         if not remembers:
             return served, state
-        lost = ops.add_(average, ops.cast(self._decode(served, shard, ops), ops.dtype(average)), -1.0)
-        return served, {"server": ops.padded(ops.finite_or_zero_(lost), shards[0].size)}
+        # What is served may still share memory with the average, where the codec is lossless.
+        decoded = ops.cast(self._decode(served, shard, ops), ops.dtype(average))
+        lost = ops.finite_or_zero_(ops.add_(ops.copy(average), decoded, -1.0))
+        return served, {"server": ops.padded(lost, shards[0].size)}
 
 
 def shards_of(spec: Spec, world_size: int) -> list[Spec]:

@@ -177,11 +177,19 @@ class ArrayOps(ABC):
             CorruptPayloadError: it does not; with the message.
         """
 
+    @abstractmethod
+    def cumsum(self, x: Array) -> Array:
+        """Return the running sums of 1-D x: x[0], x[0] + x[1], ..."""
+
     # --- arithmetic, besides the operators + - * / // % and comparisons, which broadcast ---
 
     @abstractmethod
     def abs(self, x: Array) -> Array:
         """Return absolute values."""
+
+    @abstractmethod
+    def flip(self, x: Array, bits: Array, index: int) -> Array:
+        """Return x, float32 or float64, with another sign where bit `index` of `bits`, uint8 in x's shape, is set."""
 
     @abstractmethod
     def sqrt(self, x: Array) -> Array:
@@ -249,6 +257,7 @@ class ArrayOps(ABC):
         """Return (r, n) with orthonormal rows that span at least the rows of x (r <= n), by Householder QR.
 
         Defined for every finite x: where x has lower rank the missing rows are filled with an orthonormal complement.
+        Of (..., r, n) every matrix gets its own.
         """
 
     @abstractmethod

@@ -108,6 +108,9 @@ class NumPyOps(ArrayOps):
     def argsort(self, x: Array) -> Array:
         return np.argsort(x, kind="stable")
 
+    def cumsum(self, x: Array) -> Array:
+        return np.cumsum(x, dtype=x.dtype)
+
     def take(self, x: Array, positions: Array) -> Array:
         return x[positions]
 
@@ -125,6 +128,12 @@ class NumPyOps(ArrayOps):
 
     def abs(self, x: Array) -> Array:
         return np.abs(x)
+
+    def flip(self, x: Array, bits: Array, index: int) -> Array:
+        width = 8 * x.dtype.itemsize
+        words = f"u{x.dtype.itemsize}"
+        masks = (bits.astype(words) & (1 << index)) << (width - 1 - index)
+        return (np.ascontiguousarray(x).view(words) ^ masks).view(x.dtype)
 
     def sqrt(self, x: Array) -> Array:
         return np.sqrt(x)
@@ -157,7 +166,8 @@ class NumPyOps(ArrayOps):
         return np.asarray(x * np.asarray(factor, x.dtype), x.dtype)
 
     def finite_or_zero_(self, x: Array) -> Array:
-        return np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        # 0-D arrays go through NumPy's functions as arrays and come out as scalars.
+        return np.asarray(np.nan_to_num(np.asarray(x), copy=False, nan=0.0, posinf=0.0, neginf=0.0))
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return np.where(condition, x, y)
@@ -173,7 +183,7 @@ class NumPyOps(ArrayOps):
         return np.max(np.abs(x), axis=1, keepdims=True)
 
     def orthonormal_rows(self, x: Array) -> Array:
-        return np.ascontiguousarray(np.linalg.qr(x.T)[0].T)
+        return np.ascontiguousarray(np.linalg.qr(x.swapaxes(-1, -2))[0].swapaxes(-1, -2))
 
     def leading_left_vectors(self, x: Array, rank: int) -> Array:
         left, _, _ = np.linalg.svd(x, full_matrices=False)

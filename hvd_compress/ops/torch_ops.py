@@ -89,8 +89,8 @@ class TorchOps(ArrayOps):
                 packed = part if packed is None else packed.bitwise_or_(part)
             return packed
         groups = whole.view(-1, 8)
-        words = groups[:, 0].to(torch.int64)
-        for i in range(1, 8):
+        words = torch.zeros(groups.shape[0], dtype=torch.int64, device=self.device)
+        for i in range(8):
             words |= groups[:, i].to(torch.int64) << (i * width)
         return words.view(torch.uint8).view(-1, 8)[:, :width].reshape(-1)
 
@@ -117,6 +117,9 @@ class TorchOps(ArrayOps):
     def argsort(self, x: Array) -> Array:
         return self._torch.argsort(x, stable=True)
 
+    def cumsum(self, x: Array) -> Array:
+        return self._torch.cumsum(x, dim=0, dtype=x.dtype)
+
     def take(self, x: Array, positions: Array) -> Array:
         return x[positions]
 
@@ -135,6 +138,12 @@ class TorchOps(ArrayOps):
 
     def abs(self, x: Array) -> Array:
         return self._torch.abs(x)
+
+    def flip(self, x: Array, bits: Array, index: int) -> Array:
+        torch = self._torch
+        words, width = (torch.int32, 32) if x.dtype == torch.float32 else (torch.int64, 64)
+        masks = (bits.to(words) << (width - 1 - index)) & (-1 << (width - 1))
+        return masks.bitwise_xor_(x.contiguous().view(words)).view(x.dtype)
 
     def sqrt(self, x: Array) -> Array:
         return self._torch.sqrt(x)
@@ -158,7 +167,7 @@ class TorchOps(ArrayOps):
         return self._torch.sort(x, dim=0).values[x.shape[0] // 2]
 
     def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
-        return x.add_(y, alpha=scale)
+        return x.add_(y) if scale == 1.0 else x.add_(y, alpha=scale)
 
     def scale_(self, x: Array, factor: Any) -> Array:
         return x.mul_(factor)
@@ -179,7 +188,7 @@ class TorchOps(ArrayOps):
         return self._torch.amax(self._torch.abs(x), dim=1, keepdim=True)
 
     def orthonormal_rows(self, x: Array) -> Array:
-        return self._torch.linalg.qr(x.t())[0].t().contiguous()
+        return self._torch.linalg.qr(x.mT)[0].mT.contiguous()
 
     def leading_left_vectors(self, x: Array, rank: int) -> Array:
         left, _, _ = self._torch.linalg.svd(x, full_matrices=False)

@@ -23,6 +23,7 @@ from ..contract import Codec, Operator
 from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
 from ..errors import UsageError
 from ..exchange import Meter, Plan, Residual, Worker, check_agreement, make_plan
+from ..monitors import Similarity, similarities, similarities_of
 from ..registry import resolve
 from . import sparse
 from .parameters import Named, specs_in_gradient_order
@@ -360,6 +361,22 @@ class GradientExchange:
     def meter(self) -> Meter:
         """Bytes, collectives and seconds so far."""
         return self._worker.meter
+
+    @torch.no_grad()
+    def similarity(self, ratio: int = 100) -> dict[str, Similarity]:
+        """Return how alike the ranks' residuals are, by parameter name; all ranks of the process set call it.
+
+        Args:
+            ratio: of each residual the d/ratio largest elements are compared.
+
+        Raises:
+            UsageError: gradients are on their way, and the residuals with them.
+        """
+        if self._trips:
+            raise UsageError("Residuals cannot be compared between backward() and step(); compare them after step().")
+        exchange = similarities(self._worker, ratio)
+        complete([RoundTrip(exchange, self._transport, f"{self._prefix}.similarity", Meter())])
+        return similarities_of(exchange)
 
     def state_dict(self) -> dict[str, Any]:
         """Return this rank's compression state (residuals, factors); every rank saves its own.

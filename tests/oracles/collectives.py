@@ -25,19 +25,27 @@ def stack(arrays: Sequence[Any]) -> Any:
     return np.stack(list(arrays))
 
 
-def collective(kind: str, arrays: Sequence[Any], root: int = 0) -> list[Any]:
+def collective(kind: str, arrays: Sequence[Any], root: int = 0, partners: Sequence[int] = ()) -> list[Any]:
     """Return what every worker gets back when worker i hands in `arrays[i]`."""
     world = len(arrays)
     if kind in ("Mean", "Sum"):
         divisor = world if kind == "Mean" else 1
         return [_sum(arrays) / divisor for _ in range(world)]
+    if kind == "Max":
+        return [_largest(arrays) for _ in range(world)]
     if kind == "AllGather":
         return [stack(arrays) for _ in range(world)]
     if kind == "AllToAll":
         return [stack([array[rank] for array in arrays]) for rank in range(world)]
     if kind == "Broadcast":
         return [stack([arrays[root]])[0] for _ in range(world)]
+    if kind == "Swap":
+        return [stack([arrays[partner]])[0] for partner in partners]
     raise AssertionError(f"{kind} is no collective")
+
+
+def _largest(arrays: Sequence[Any]) -> Any:
+    return np.asarray(stack(arrays).max(0)) if isinstance(arrays[0], np.ndarray) else stack(arrays).amax(0)
 
 
 def _sum(arrays: Sequence[Any]) -> Any:
@@ -54,7 +62,10 @@ def lockstep(exchanges: Sequence[Generator[Any, Any, Any]]) -> tuple[list[Any], 
         requests = []
         for rank, exchange in enumerate(exchanges):
             try:
-                requests.append(exchange.send(answers[rank]))
+                asked = exchange.send(answers[rank])
+                while any(type(request).__name__ == "Batched" for request in asked):
+                    asked = exchange.send([_batched(request) for request in asked])
+                requests.append(asked)
             except StopIteration as end:
                 outcomes[rank] = end.value
         if not requests:
@@ -64,6 +75,13 @@ def lockstep(exchanges: Sequence[Generator[Any, Any, Any]]) -> tuple[list[Any], 
         assert all(_describe(other) == rounds[-1] for other in requests), "workers asked for different things"
         parts = [_answer(part) for part in zip(*requests, strict=True)]
         answers = [[part[rank] for part in parts] for rank in range(len(exchanges))]
+
+
+def _batched(request: Any) -> Any:
+    """Return the answer of local work on a matrix that a driver may do for several workers' units at once."""
+    assert type(request).__name__ == "Batched" and request.operation == "orthonormal_rows", "no local round"
+    library = np if isinstance(request.array, np.ndarray) else sys.modules["torch"]
+    return library.linalg.qr(request.array.T)[0].T
 
 
 def _describe(requests: Sequence[Any]) -> list[Asked]:
@@ -78,5 +96,5 @@ def _describe(requests: Sequence[Any]) -> list[Asked]:
 def _answer(part: Sequence[Any]) -> list[Any]:
     if not hasattr(part[0], "array"):
         return [request.work() for request in part]
-    root = getattr(part[0], "root", 0)
-    return collective(type(part[0]).__name__, [request.array for request in part], root)
+    root, partners = getattr(part[0], "root", 0), [getattr(request, "partner", 0) for request in part]
+    return collective(type(part[0]).__name__, [request.array for request in part], root, partners)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
-from row import Bound, RoundedTo, cast, exact, factors
+from row import Bound, RoundedTo, Row, cast, exact, factors
 
 from hvd_compress import (
+    AllGather,
     AllReduce,
     AlternatingLowRank,
     BestLowRank,
@@ -14,8 +16,13 @@ from hvd_compress import (
     ErrorFeedback,
     HorovodCompressor,
     Identity,
+    LocalWeightDecay,
     LowRank,
+    Momentum,
+    MomentumCorrection,
+    Operator,
     PowerSGD,
+    StepSizeScaling,
     TwoWay,
     Warmup,
 )
@@ -23,6 +30,15 @@ from hvd_compress import (
 
 def _best(rank: int) -> Bound:
     return lambda n, m: 1.0 - min(rank, n, m) / min(n, m)
+
+
+HALF, BRAIN = Cast("float16"), Cast("bfloat16")
+KEEP = (1.0, 1.0)
+
+
+def _moving(name: str, compressor: Operator, **more: Any) -> Row:
+    """Return a row without loss whose update has momentum."""
+    return Row(name, compressor, linear=True, momentum=True, bound=lambda n, m: 0.0, **more)
 
 
 ROWS = [
@@ -81,6 +97,55 @@ ROWS = [
         "float16",
         memory=(1.0, 1.0),
         libraries=("torch",),
+    ),
+    exact("gather-identity", AllGather(Identity()), flat=False),
+    cast("gather-fp16", AllGather(HALF), "float16", flat=False),
+    cast("gather-bf16", AllGather(BRAIN), "bfloat16", flat=False),
+    cast("feedback-gather-bf16", ErrorFeedback(AllGather(BRAIN)), "bfloat16", memory=KEEP, flat=False),
+    exact("two-way-server-identity", TwoWay(Identity(), server_feedback=True), server=True),
+    cast("two-way-server-fp16", TwoWay(HALF, server_feedback=True), "float16", server=True),
+    cast("two-way-server-bf16", TwoWay(BRAIN, server_feedback=True), "bfloat16", server=True),
+    cast("feedback-two-way-server-fp16", ErrorFeedback(TwoWay(HALF, True)), "float16", memory=KEEP, server=True),
+    cast("feedback-two-way-server-bf16", ErrorFeedback(TwoWay(BRAIN, True)), "bfloat16", memory=KEEP, server=True),
+    _moving("momentum", Momentum(Identity())),
+    _moving("momentum-damped-identity", Momentum(Identity(), momentum=0.5, dampening=0.5, nesterov=False)),
+    cast("momentum-fp16", Momentum(HALF, momentum=0.5), "float16", momentum=True),
+    cast(
+        "momentum-feedback-bf16",
+        Momentum(ErrorFeedback(TwoWay(BRAIN, True)), dampening=0.25),
+        "bfloat16",
+        memory=KEEP,
+        momentum=True,
+        server=True,
+    ),
+    factors("momentum-powersgd", Momentum(PowerSGD(rank=2), nesterov=False), memory=KEEP, momentum=True),
+    _moving("correction", MomentumCorrection(Identity()), memory=KEEP),
+    _moving("correction-nesterov", MomentumCorrection(Identity(), nesterov=True, masking=False), memory=KEEP),
+    cast("correction-bf16", MomentumCorrection(BRAIN, momentum=0.5), "bfloat16", memory=KEEP, momentum=True),
+    factors("correction-low-rank", MomentumCorrection(LowRank(rank=2)), memory=KEEP, momentum=True),
+    cast("step-size-fp16", StepSizeScaling(ErrorFeedback(HALF)), "float16", memory=KEEP, rate=0.1),
+    cast(
+        "step-size-server-bf16",
+        StepSizeScaling(ErrorFeedback(TwoWay(BRAIN, True)), cap=1.5),
+        "bfloat16",
+        memory=KEEP,
+        server=True,
+        rate=0.1,
+    ),
+    factors("step-size-low-pass", StepSizeScaling(ErrorFeedback(LowRank(rank=2), a=0.5)), memory=(0.5, 1.0), rate=1.0),
+    exact("step-size-nothing-owed", StepSizeScaling(Identity()), rate=0.1),
+    exact("decay", LocalWeightDecay(Identity(), 0.1), parameters=True),
+    cast("decay-fp16", LocalWeightDecay(HALF, 0.01, momentum=0.5), "float16", parameters=True),
+    factors("decay-powersgd", LocalWeightDecay(PowerSGD(rank=2), 0.1, momentum=0.0), memory=KEEP, parameters=True),
+    cast(
+        "decay-momentum-step-size-bf16",
+        StepSizeScaling(LocalWeightDecay(Momentum(ErrorFeedback(TwoWay(BRAIN, True))), 0.1)),
+        "bfloat16",
+        memory=KEEP,
+        momentum=True,
+        server=True,
+        rate=0.1,
+        parameters=True,
     ),
 ]
 

@@ -1,0 +1,100 @@
+"""TopK: the elements with the largest magnitudes, and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final, get_args
+
+from ..contract import Array, Codec, Key, Spec, check_at_least, check_choice, check_fraction
+from ..ops import ArrayOps
+from .positions import from_wire, index_dtype, to_wire
+from .selection import chunk_of, count_of, largest, largest_of_chunks
+
+Selection = Literal["exact", "chunked"]
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class TopK(Codec):
+    """Keep the k = ceil(ratio d) largest |x|, as they are, and their positions; C(x) is 0 elsewhere.
+
+    ||x - C(x)||^2 <= (1 - k/d) ||x||^2. A value takes 4 bytes (8 for float64 gradients), its position 1 byte where
+    there are up to 256, 2 up to 32768, else 4.
+
+    Args:
+        ratio: share of elements that is kept, 0 < ratio <= 1.
+        selection: "exact": the k largest, by two small sorts; "chunked": the largest of every ceil(1/ratio)
+            consecutive elements, so that positions are short and no sort is needed; it may miss large elements that
+            are close together.
+        min_size: tensors with fewer elements, and those with fewer than 2 dimensions, travel dense.
+
+    Raises:
+        ConfigurationError: a setting is out of range.
+
+    Source: Stich, Cordonnier, Jaggi 2018 (arXiv:1809.07599); chunks: Chen et al. 2020 (arXiv:2104.11125).
+    """
+
+    ratio: float = 0.01
+    selection: Selection = "exact"
+    min_size: int = 1024
+
+    def __post_init__(self) -> None:
+        check_fraction(self, "ratio", self.ratio)
+        check_choice(self, "selection", self.selection, get_args(Selection))
+        check_at_least(self, "min_size", self.min_size, 0)
+
+    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+        spec = Spec(ops.shape(array), ops.dtype(array))
+        flat = ops.flatten(ops.cast(array, spec.wide.dtype))
+        magnitudes, count, span = ops.abs(flat), self._count(spec), self._span(spec)
+        if self.selection == "exact":
+            local = positions = largest(magnitudes, count, ops)
+        else:
+            local = largest_of_chunks(magnitudes, span, ops)
+            positions = local + ops.arange(count) * span
+        return to_wire(local, span, ops), ops.take(flat, positions)
+
+    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        flat = ops.zeros((spec.size,), spec.dtype)
+        return ops.reshape(ops.put_(flat, self.positions(parts, spec, ops), ops.cast(parts[1], spec.dtype)), spec.shape)
+
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        values = ops.cast(parts[1], ops.dtype(total))
+        flat = ops.add_at_(ops.flatten(total), self.positions(parts, spec, ops), values)
+        return ops.reshape(flat, ops.shape(total))
+
+    def positions(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        span = self._span(spec)
+        local = from_wire(parts[0], span, ops)
+        if self.selection == "exact":
+            return local
+        positions = local + ops.arange(self._count(spec)) * span
+        if spec.size % span:
+            ops.check(ops.max(positions) < spec.size, f"A received position is outside 0 .. {spec.size - 1}.")
+        return positions
+
+    def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
+        count = self._count(spec)
+        return (count, index_dtype(self._span(spec))), (count, spec.wide.dtype)
+
+    def summable(self, spec: Spec) -> bool:
+        return False
+
+    @property
+    def whole(self) -> bool:
+        return True
+
+    def lossless(self, spec: Spec) -> bool:
+        return self._count(spec) == spec.size
+
+    def compresses(self, spec: Spec) -> bool:
+        return len(spec.shape) >= 2 and spec.size >= self.min_size
+
+    def _span(self, spec: Spec) -> int:
+        """Return how many positions there are to tell apart: in the tensor, or in a chunk."""
+        return spec.size if self.selection == "exact" else chunk_of(self.ratio)
+
+    def _count(self, spec: Spec) -> int:
+        if self.selection == "exact" or spec.size == 0:
+            return count_of(self.ratio, spec.size)
+        return -(-spec.size // self._span(spec))

@@ -1,0 +1,120 @@
+"""SharedScale: all workers round to one grid, so that an allreduce can add up what they send."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from ..codecs.rounding import (
+    bucket_count,
+    check_levels,
+    clipped,
+    in_buckets,
+    normalised,
+    restored,
+    signed_level_codes,
+)
+from ..contract import (
+    Array,
+    Context,
+    Exchange,
+    Exchanged,
+    Max,
+    Meanwhile,
+    Operator,
+    Payload,
+    Spec,
+    State,
+    Sum,
+    Traffic,
+    check_at_least,
+    check_finite,
+)
+from ..ops import ArrayOps
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class SharedScale(Operator):
+    """Agree on m = max over workers of max|g_i| per bucket; mean = m/(s W) sum_i sign(g_i) floor(s |g_i| / m + u_i).
+
+    QSGD with the max norm, or TernGrad (levels=1, bucket=0, clip=2.5), that a plain allreduce carries: two rounds, Max
+    of one number a bucket and Sum of int32. A worker's number, s + level with sign, takes a field of b =
+    bit_length(2 s W) bits, which the sum of W of them does not leave, and floor(31 / b) fields make one int32. Bytes
+    grow with log W, and every worker does the same work. Unbiased with clip = 0; the only loss is each worker's own.
+
+    Args:
+        levels: s, 1 to 127.
+        bucket: consecutive elements that share m, >= 1; 0 for all of the gradient.
+        clip: cut the gradient at so many of its standard deviations first, as `TernGrad` does; 0 does not clip.
+
+    Raises:
+        ConfigurationError: a setting is out of range.
+
+    Source: Wen et al. 2017 (arXiv:1705.07878), section 3.2, for the shared scale; Alistarh et al. 2017
+    (arXiv:1610.02132) for the rounding.
+    """
+
+    levels: int = 7
+    bucket: int = 512
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_levels(self, self.levels)
+        check_at_least(self, "bucket", self.bucket, 0)
+        check_finite(self, "clip", self.clip, 0.0)
+
+    def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
+        ops, spec, world, levels = context.ops, context.spec, context.world_size, self.levels
+        flat = ops.cast(ops.flatten(grad), spec.wide.dtype)
+        rows = in_buckets(clipped(flat, self.clip, ops), self.bucket, ops)
+        largest = ops.row_maxima(rows)
+        # A maximum may pass over a NaN; it does not pass over an infinity.
+        largest = ops.flatten(ops.where(largest < math.inf, largest, math.inf))
+        (scale,) = yield [Max(largest, donate=True)]
+        uniforms = ops.uniform((spec.size,), spec.wide.dtype, (context.name, context.step, context.rank))
+        shares, _ = normalised(rows, ops.reshape(scale, (-1, 1)), ops)
+        codes = signed_level_codes(shares, in_buckets(uniforms, self.bucket, ops), levels, ops)
+        codes = ops.cast(ops.flatten(codes)[: spec.size], "int32")
+        steps = scale / levels
+
+        def rest() -> Array | None:
+            if not context.feedback:
+                return None
+            own = restored(codes, steps, spec.wide, self.bucket, levels, ops)
+            return ops.add_(ops.reshape(flat, spec.shape), own, -1.0)
+
+        total, unsent = yield [Sum(packed_fields(codes, levels, world, ops), donate=True), Meanwhile(rest)]
+        sums = unpacked_fields(total, levels, world, spec.size, ops)
+        mean = restored(sums, steps / world, spec, self.bucket, levels * world, ops)
+        return Exchanged(mean, unsent, state)
+
+    def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
+        words = -(-spec.size // fields(self.levels, world_size)[1])
+        scales = Payload(Max, bucket_count(spec.size, self.bucket), spec.wide.dtype)
+        return ((scales,), (Payload(Sum, words, "int32"),))
+
+
+def fields(levels: int, world_size: int) -> tuple[int, int]:
+    """Return the bits of a field that holds the sum of W numbers up to 2 s, and how many fields an int32 holds."""
+    bits = (2 * levels * world_size).bit_length()
+    return bits, 31 // bits
+
+
+def packed_fields(codes: Array, levels: int, world_size: int, ops: ArrayOps) -> Array:
+    """Return numbers from 0 to 2 s as int32 words; field j of all words holds the j-th piece of the numbers."""
+    bits, count = fields(levels, world_size)
+    length = -(-ops.shape(codes)[0] // count)
+    pieces = ops.split(ops.padded(codes, count * length), [length] * count)
+    words = ops.copy(pieces[0])
+    for j, piece in enumerate(pieces[1:], start=1):
+        words = ops.add_(words, piece, 2 ** (bits * j))
+    return words
+
+
+def unpacked_fields(words: Array, levels: int, world_size: int, size: int, ops: ArrayOps) -> Array:
+    """Return the sums of W numbers, `size` of them, that summed words hold."""
+    bits, count = fields(levels, world_size)
+    pieces = [words // 2 ** (bits * j) % 2**bits for j in range(count)]
+    return ops.concat(pieces)[:size]

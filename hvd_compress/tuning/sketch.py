@@ -1,0 +1,111 @@
+"""tune_sketch: how large a sketch must be to find the largest coordinates of given gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..codecs.selection import largest
+from ..contract import Array
+from ..errors import ConfigurationError
+from ..operators import CountSketch, SketchSize
+from ..ops import ArrayOps, ops_of
+
+
+@dataclass(frozen=True)
+class SketchTrial:
+    """What a sketch of one size recovers.
+
+    Args:
+        size: rows, columns and candidates: settings of `CountSketch`.
+        numbers: that travel a step, r c + P k; a plain average sends d.
+        found: share of the true k largest coordinates of the mean gradient that are among the candidates, 0 to 1.
+        norm: ||what would be applied||^2 / ||the true k largest||^2, 0 to 1.
+    """
+
+    size: SketchSize
+    numbers: int
+    found: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class SketchTuning:
+    """All trials, and the one to use.
+
+    Args:
+        trials: cheapest first.
+        cheapest: the first trial that reaches the target; None if none does.
+    """
+
+    trials: tuple[SketchTrial, ...]
+    cheapest: SketchTrial | None
+
+
+def tune_sketch(
+    gradients: Sequence[Array],
+    k: int,
+    *,
+    rows: Sequence[int] = (1, 3, 5, 7),
+    widths: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0),
+    candidates: Sequence[int] = (1, 2, 4, 8, 16),
+    target: float = 0.9,
+    hashing: str = "rotation",
+    seed: int = 0,
+) -> SketchTuning:
+    """Measure which part of the largest coordinates sketches of many sizes find.
+
+    The sketch is linear, so that only the mean over workers matters. Take gradients from some way into training, and
+    for `SketchedSGD` better its v = the "error" in the state than g: momentum and feedback change what is largest.
+
+    Args:
+        gradients: the whole model's, by worker: NumPy arrays or torch tensors of one shape.
+        k: coordinates applied a step, 1 .. d.
+        rows: r to try, odd.
+        widths: columns to try, in multiples of k.
+        candidates: P to try.
+        target: the least `norm` that is good enough, 0 to 1.
+        hashing: as in `CountSketch`.
+        seed: of the hash functions.
+
+    Raises:
+        ConfigurationError: there is no gradient, k or the target is out of range, or a size is not one for `CountSketch`.
+    """
+    if not gradients:
+        raise ConfigurationError("tune_sketch(gradients=[]): give at least one worker's gradient.")
+    if not 0.0 <= target <= 1.0:
+        raise ConfigurationError(f"tune_sketch(target={target!r}): target must be a number from 0 to 1.")
+    ops = ops_of(gradients[0])
+    mean = _mean(gradients, ops)
+    d = ops.shape(mean)[0]
+    if not 1 <= k <= d:
+        raise ConfigurationError(f"tune_sketch(k={k!r}): k must be a whole number from 1 to d={d}.")
+    magnitudes = ops.abs(mean)
+    best = largest(magnitudes, k, ops)
+    is_best = ops.put_(ops.zeros((d,), "float64"), best, 1.0)
+    squares = ops.cast(magnitudes, "float64") * ops.cast(magnitudes, "float64")
+    whole = float(ops.sum(ops.take(squares, best)))
+    trials = []
+    for r in rows:
+        for c in sorted({max(1, min(d, round(width * k))) for width in widths}):
+            operator = CountSketch(k=k, rows=r, columns=c, hashing=hashing, seed=seed)  # type: ignore[arg-type]
+            hashes = operator.hashes(d, ops)
+            estimates = ops.abs(hashes.estimates(hashes.sketch(mean)))
+            for p in candidates:
+                size = SketchSize(r, c, p)
+                asked = largest(estimates, min(p * k, d), ops)
+                applied = ops.take(asked, largest(ops.take(magnitudes, asked), k, ops))
+                found = float(ops.sum(ops.take(is_best, asked))) / k
+                norm = float(ops.sum(ops.take(squares, applied))) / whole if whole else 1.0
+                trials.append(SketchTrial(size, size.numbers(k), found, norm))
+    trials.sort(key=lambda trial: (trial.numbers, -trial.norm))
+    return SketchTuning(tuple(trials), next((trial for trial in trials if trial.norm >= target), None))
+
+
+def _mean(gradients: Sequence[Array], ops: ArrayOps) -> Array:
+    """Return the mean over workers, flat, in at least float32."""
+    dtype = "float64" if ops.dtype(gradients[0]) == "float64" else "float32"
+    total = ops.copy(ops.flatten(ops.cast(gradients[0], dtype)))
+    for other in gradients[1:]:
+        total = ops.add_(total, ops.flatten(ops.cast(other, dtype)))
+    return ops.scale_(total, 1.0 / len(gradients))
