@@ -6,6 +6,8 @@ A new compressor is one more row; every generic law then holds it to account.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,7 @@ from row import Row as Row
 from rows import basic, composition, quantisers, scalecom, signs, sketch, sparse, spectral
 
 import hvd_compress as hc
-from hvd_compress.exchange import make_plan
-from hvd_compress.exchange.plan import Unit
+from hvd_compress.exchange import Plan, Unit, make_plan
 from hvd_compress.methods import Method
 
 WORLD_SIZES = (1, 2, 3, 4)
@@ -77,7 +78,16 @@ def assert_close(actual: Any, expected: Any, tolerance: float, scale: float | No
     assert error <= tolerance * reference, f"off by {error:g}, allowed {tolerance * reference:g}"
 
 
-ROWS = [*basic.ROWS, *composition.ROWS, *signs.ROWS, *scalecom.ROWS, *spectral.ROWS, *sketch.ROWS, *quantisers.ROWS, *sparse.ROWS]
+ROWS = [
+    *basic.ROWS,
+    *composition.ROWS,
+    *signs.ROWS,
+    *scalecom.ROWS,
+    *spectral.ROWS,
+    *sketch.ROWS,
+    *quantisers.ROWS,
+    *sparse.ROWS,
+]
 
 
 def simulator_of(
@@ -95,6 +105,32 @@ def simulator_of(
     if row.parameters:
         more.setdefault("parameters", parameters_of(library, decay))
     return hc.Simulator(row.compressor, world_size, allow_larger=True, learning_rate=row.rate, **more)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run of three steps gave: by step and worker the bits of every mean, and the bytes sent so far."""
+
+    means: list[list[dict[str, bytes]]]
+    sent: list[int]
+    plan: Plan
+
+
+@lru_cache(maxsize=4096)
+def recorded(row: Row, library: Library, world_size: int) -> Record:
+    """Run the row undisturbed on normal gradients, once for all laws that compare with that."""
+    simulator = simulator_of(row, world_size, library, decay=True)
+    means, sent = [], []
+    for step in range(3):
+        stepped = simulator.step(library.arrays(normal_gradients(world_size, step)))
+        means.append([bits_of(own) for own in stepped])
+        sent.append(simulator.sent_bytes)
+    return Record(means, sent, simulator.plan)
+
+
+def bits_of(means: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the bits of every mean by parameter."""
+    return {name: bits(x) for name, x in means.items()}
 
 
 def parameters_of(library: Library, decay: bool, shapes: Mapping[str, tuple[int, ...]] = MODEL) -> dict[str, Any]:

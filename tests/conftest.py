@@ -17,6 +17,9 @@ NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = set(metafunc.fixturenames) - _parametrized(metafunc)
     rows = _held_to(metafunc)
+    if {"row", "library", "world_size"} <= names:
+        metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows), *_on_cuda(rows, 2)])
+        return
     if {"row", "library"} <= names:
         pairs = [_pair(row, library) for library in (NUMPY, TORCH) for row in rows if library.name in row.libraries]
         metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
@@ -41,11 +44,23 @@ def _held_to(metafunc: pytest.Metafunc) -> list[Row]:
     return [row for row in ROWS if all(getattr(row, name) for name in wanted)]
 
 
-def _pair(row: Row, library: Library) -> object:
-    return pytest.param(row, library, id=f"{row.id}-{library.name}")
+def _pair(row: Row, library: Library, *more: int) -> object:
+    return pytest.param(row, library, *more, id="-".join([row.id, library.name, *(f"W{world}" for world in more)]))
 
 
-def _on_cuda(rows: list[Row]) -> list[object]:
+def _worlds(rows: list[Row]) -> list[object]:
+    """Return every row with every number of workers on its first library, and with one of them, in turn, on torch."""
+    triples = []
+    for i, row in enumerate(rows):
+        first = NUMPY if "numpy" in row.libraries else TORCH
+        triples += [_pair(row, first, world) for world in WORLD_SIZES]
+        if first is NUMPY and "torch" in row.libraries:
+            triples.append(_pair(row, TORCH, WORLD_SIZES[i % len(WORLD_SIZES)]))
+    return triples
+
+
+def _on_cuda(rows: list[Row], *more: int) -> list[object]:
     """Return the rows on a CUDA device; where there is none, one that says so."""
     shown = [row for row in rows if "torch" in row.libraries] if torch.cuda.is_available() else rows[:1]
-    return [pytest.param(row, CUDA, id=f"{row.id}-cuda", marks=[pytest.mark.cuda, NO_DEVICE]) for row in shown]
+    marks = [pytest.mark.cuda, NO_DEVICE]
+    return [pytest.param(row, CUDA, *more, id=f"{row.id}-cuda", marks=marks) for row in shown]

@@ -9,7 +9,9 @@ from cases import Row, inside
 from oracles.averaging import average_models
 from oracles.momentum import sign
 
-from hvd_compress import Momentum, MomentumCorrection
+from hvd_compress import Cast, Momentum, MomentumCorrection, Operator, Spec, TwoWay
+from hvd_compress.methods import Method
+from hvd_compress.operators import Wrapper
 
 Model = dict[str, np.ndarray]
 
@@ -22,6 +24,20 @@ def momentum_of(row: Row) -> Momentum | None:
 def correction_of(row: Row) -> MomentumCorrection | None:
     """Return the part of the row that has momentum in its residual."""
     return next((part for part in inside(row.compressor) if isinstance(part, MomentumCorrection)), None)
+
+
+def two_ways(operator: Operator, spec: Spec) -> list[TwoWay]:
+    """Return the servers in an operator whose second encoding loses more than a rounding; codecs may travel so too.
+
+    They see shards: what they scale, pick or round depends on the number of workers.
+    """
+    if isinstance(operator, TwoWay):
+        return [] if isinstance(operator.codec, Cast) or operator.codec.lossless(spec) else [operator]
+    if isinstance(operator, Method):
+        return two_ways(operator.expression(), spec)
+    if isinstance(operator, Wrapper):
+        return two_ways(operator.inner_operator(spec), operator.seen(spec))
+    return []
 
 
 class Ideal:

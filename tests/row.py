@@ -91,7 +91,6 @@ class Row:
         server: a server on every rank keeps what it loses itself, in a leaf named "server".
         rate: the learning rate to simulate with, where it needs one.
         parameters: whether it needs parameters.
-        shards: a tensor is cut into shards for servers, which scale, pick or round what they send back.
         flat: what a worker sends does not grow with the number of workers; otherwise it grows in proportion.
     """
 
@@ -115,7 +114,6 @@ class Row:
     rate: float | None = None
     parameters: bool = False
     flat: bool = True
-    shards: bool = False
 
     # Which laws a row is held to: a test marked `rows("steady")` runs for the rows where `steady` holds.
 
@@ -153,14 +151,9 @@ class Row:
         return self.linear or self.exact or (self.wire is not None and self.settled)
 
     @property
-    def unsharded(self) -> bool:
-        """Workers with equal gradients do what one of them does; a server scales or picks shard by shard."""
-        return not self.random and (not self.shards or self.wire is not None or self.exact)
-
-    @property
-    def keeps(self) -> bool:
-        """What it does not send is in a memory of weight 1, so that over many steps all is sent."""
-        return self.memory == (1.0, 1.0)
+    def drawless(self) -> bool:
+        """Equal gradients make equal updates: nothing is drawn."""
+        return not self.random
 
     def dtypes(self, library: Library) -> tuple[str, ...]:
         """Return the gradient element types of the library that it takes."""

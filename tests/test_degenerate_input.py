@@ -18,6 +18,7 @@ from cases import (
     simulator_of,
     wide,
 )
+from ideal import Ideal
 from oracles.averaging import average_models
 
 from hvd_compress import BestLowRank, LowRank, Operator, PowerSGD, Simulator
@@ -26,6 +27,7 @@ W = 2
 ZEROS = [{name: np.zeros(shape) for name, shape in MODEL.items()} for _ in range(W)]
 
 
+@pytest.mark.rows("averages")
 def test_zeros_stay_zeros(row: Row, library: Library) -> None:
     for dtype in row.dtypes(library):
         simulator = simulator_of(row, W, library)
@@ -34,51 +36,49 @@ def test_zeros_stay_zeros(row: Row, library: Library) -> None:
                 assert not np.any(wide(x))
 
 
-def test_a_zero_step_does_not_silence_a_layer(row: Row, library: Library) -> None:
-    """After gradients of zero, at the first step or later, every layer is transmitted again, and as well as ever."""
-    simulator = simulator_of(row, W, library)
-    for step, gradients in enumerate([ZEROS, normal_gradients(W, 1), ZEROS, ZEROS, *[normal_gradients(W, 4)] * 2]):
-        means = simulator.step(library.arrays(gradients))[0]
-        average = average_models(gradients)
-        for name, x in means.items():
-            if not MODEL[name] or 0 in MODEL[name] or gradients is ZEROS:
-                continue
-            # A projection onto random directions keeps a share of the gradient, and points the same way.
-            kept = float(np.sum(wide(x) * average[name])) / float(np.sum(average[name] ** 2))
-            assert kept > 1e-3, f"{name} was silent at step {step}"
-
-
 def test_extreme_elements(row: Row, library: Library) -> None:
     """One huge and one denormal element, again and again: everything stays finite, and close where it can be."""
-    simulator = simulator_of(row, W, library)
+    simulator, ideal = simulator_of(row, W, library), Ideal(row)
     gradients = normal_gradients(W)
     for own in gradients:
         for x in own.values():
             if x.size:
                 x.reshape(-1)[0] = row.largest
                 x.reshape(-1)[-1] = 1e-41 if x.size > 1 else row.largest
-    average = average_models(gradients)
-    for _ in range(3):
+    for step in range(3):
         means = simulator.step(library.arrays(gradients))[0]
-        for name, x in means.items():
-            assert np.isfinite(wide(x)).all(), name
-            assert np.abs(wide(x)).max(initial=0.0) <= 8 * np.abs(average[name]).max(initial=0.0)
+        expected = ideal.step(gradients)
+        for unit in simulator.plan.units:
+            names = [name for name, _ in unit.parameters]
+            largest = max(np.abs(expected[name]).max(initial=0.0) for name in names)
+            for name in names:
+                assert np.isfinite(wide(means[name])).all(), name
+                # Draws that are rarely made are large; what was not sent of two steps may come with the third.
+                growth = max(8, unit.spec.size) if row.random else 8
+                assert np.abs(wide(means[name])).max(initial=0.0) <= growth * largest, f"{name} at step {step}"
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e25])
-def test_the_scale_of_a_gradient_does_not_matter(row: Row, library: Library, scale: float) -> None:
-    """C(c x) = c C(x) over the range of float32, for what does not travel in fewer exponent bits."""
+def test_the_scale_of_a_gradient_does_not_matter(row: Row, library: Library) -> None:
+    """C(c x) = c C(x) over the range of float32, for what does not travel in fewer exponent bits; a vote has no scale.
+
+    The scales are powers of two, so that no rounding turns a decision.
+    """
     if row.wire == "float16":
         return
-    plain, scaled = simulator_of(row, W, library), simulator_of(row, W, library)
+    scales = (2.0**-100, 2.0**83)
+    plain, *others = (simulator_of(row, W, library) for _ in range(3))
     for step in range(3):
-        gradients = normal_gradients(W, step)
-        expected = plain.step(library.arrays(gradients))[0]
-        big = [{name: x * scale for name, x in own.items()} for own in gradients]
-        for name, x in scaled.step(library.arrays(big))[0].items():
-            assert_close(wide(x) / scale, expected[name], 50 * row.tolerance(), scale=4.0)
+        gradients = library.arrays(normal_gradients(W, step))
+        expected = plain.step(gradients)[0]
+        largest = max(4.0, *(float(np.abs(wide(x)).max(initial=0.0)) for x in expected.values()))
+        for scaled, scale in zip(others, scales, strict=True):
+            big = [{name: wide(x) * scale for name, x in own.items()} for own in gradients]
+            for name, x in scaled.step(library.arrays(big))[0].items():
+                found = wide(x) / (scale if row.averages else 1.0)
+                assert_close(found, expected[name], 50 * row.tolerance(), scale=largest)
 
 
+@pytest.mark.rows("additive")
 def test_a_worker_without_gradient_counts_as_zeros(row: Row, library: Library) -> None:
     """One worker's gradients are all zero: the others' still count, divided by the number of all."""
     half, own = simulator_of(row, 2, library), simulator_of(row, 1, library)
@@ -88,6 +88,22 @@ def test_a_worker_without_gradient_counts_as_zeros(row: Row, library: Library) -
         alone = own.step(library.arrays([{name: x / 2 for name, x in some[0].items()}]))[0]
         for name in MODEL:
             assert_close(shared[name], alone[name], 20 * row.tolerance(), scale=4.0)
+
+
+def test_a_worker_without_gradient_does_not_silence_the_others(row: Row) -> None:
+    """Whoever it is: over some steps, the update points along the gradients that the others have."""
+    library = Library(row.libraries[0])
+    for idle in range(3):
+        simulator, along, whole = simulator_of(row, 3, library), 0.0, 0.0
+        for step in range(6):
+            gradients = normal_gradients(3, 0)
+            gradients[idle] = ZEROS[0]
+            means = simulator.step(library.arrays(gradients))[0]
+            expected = average_models(gradients)
+            along += sum(float(np.sum(wide(means[name]) * x)) for name, x in expected.items())
+            whole += sum(float(np.sum(x**2)) for x in expected.values())
+            assert all(np.isfinite(wide(x)).all() for x in means.values()), step
+        assert along > 0.02 * whole
 
 
 def test_rank_deficient_gradients(row: Row, library: Library) -> None:
@@ -140,10 +156,12 @@ def test_factors_of_half_precision_gradients_do_not_overflow(compressor: Operato
     assert_close(mean, np.full((8, 4096), 1e4), 2 * EPSILON[dtype])
 
 
-def test_a_model_with_nothing_to_send(row: Row, library: Library, world_size: int) -> None:
+def test_a_model_with_nothing_to_send(row: Row) -> None:
     """A model of empty gradients only needs no collective, and gets empty means."""
-    simulator = simulator_of(row, world_size, library)
-    means = simulator.step([{"empty": library.array(np.zeros((0, 3)))} for _ in range(world_size)])
-    assert [tuple(own["empty"].shape) for own in means] == [(0, 3)] * world_size
-    assert simulator.sent_bytes == 0
-    assert simulator.workers[0].meter.collectives == 0
+    library = Library(row.libraries[0])
+    for world_size in (1, 3):
+        simulator = simulator_of(row, world_size, library)
+        means = simulator.step([{"empty": library.array(np.zeros((0, 3)))} for _ in range(world_size)])
+        assert [tuple(own["empty"].shape) for own in means] == [(0, 3)] * world_size
+        assert simulator.sent_bytes == 0
+        assert simulator.workers[0].meter.collectives == 0

@@ -116,9 +116,10 @@ def follow(found: tuple[list[np.ndarray], Simulator], paper: Run, rates: Sequenc
     for update, expected, rate in zip(updates, paper.updates, rates, strict=True):
         if rate:
             assert_close(update, expected, 1e-12)
+    size = max(float(np.abs(error).max()) for error in paper.errors)
     for mine, theirs in zip(errors_of(simulator), paper.errors, strict=True):
-        assert_close(mine, theirs, 1e-11)
-    assert_close(server_of(simulator), paper.server_error, 1e-11)
+        assert_close(mine, theirs, 1e-12, scale=size)
+    assert_close(server_of(simulator), paper.server_error, 1e-12, scale=size)
 
 
 # --- the paper's algorithm ---
@@ -186,26 +187,26 @@ def schedule(steps: int) -> list[float]:
     return warm_up + rest
 
 
-@pytest.mark.parametrize("world", [1, 3, 4])
 @pytest.mark.parametrize(
-    ("compressor", "momentum"),
+    ("compressor", "momentum", "world", "steps"),
     [
-        (DistEFSGD(), 0.0),
-        (DistEFSGDM(), 0.9),
-        (DistEFBlockSGDM(momentum=0.5), 0.5),
-        (DistEFBlockSGDM(OneBit()), 0.9),
-        (DistEFBlockSGDM(block=64e-6), 0.9),
-        (DistEFSGDM(Scaled(OneBit(), 0.5)), 0.9),
-        (DistEFBlockSGD(Cast("bfloat16")), 0.0),
+        (DistEFSGDM(), 0.9, 3, 200),
+        (DistEFBlockSGDM(momentum=0.5), 0.5, 3, 200),
+        (DistEFSGD(), 0.0, 4, 100),
+        (DistEFBlockSGDM(OneBit(), block=64e-6), 0.9, 2, 100),
+        (DistEFSGDM(Scaled(OneBit(), 0.5)), 0.9, 1, 100),
+        (DistEFBlockSGD(Cast("bfloat16")), 0.0, 2, 100),
     ],
     ids=lambda value: repr(value) if isinstance(value, Method) else None,
 )
-def test_the_virtual_iterate_is_uncompressed_nesterov(world: int, compressor: Method, momentum: float) -> None:
+def test_the_virtual_iterate_is_uncompressed_nesterov(
+    compressor: Method, momentum: float, world: int, steps: int
+) -> None:
     """x - eta (E + mean e) goes where SGD goes with the mean gradient, for any schedule and any codec.
 
     Gradients are those at the compressed iterate: of quadratics whose minima differ between workers, and noise.
     """
-    steps, draw = 200, np.random.default_rng(6)
+    draw = np.random.default_rng(6)
     rates, curvature = schedule(steps), draw.uniform(0.1, 1.0, SIZE)
     minima = [draw.standard_normal(SIZE) for _ in range(world)]
     simulator = Simulator(compressor, world, allow_larger=True)
@@ -219,8 +220,8 @@ def test_the_virtual_iterate_is_uncompressed_nesterov(world: int, compressor: Me
         simulator.learning_rate = rate
         x = x - rate * flat(simulator.step([_named(g) for g in own])[0])
         last = rate or last
-        virtual = virtual_iterate(x, last, server_of(simulator), errors_of(simulator))
-        if step % 20 == 19:
+        if step % 10 == 9:
+            virtual = virtual_iterate(x, last, server_of(simulator), errors_of(simulator))
             reference = nesterov_sgd(means, rates[: step + 1], start, momentum)[-1]
             assert_close(virtual, reference, 1e-12, scale=max(1.0, float(np.abs(reference).max())))
             lag = max(lag, float(np.abs(x - reference).max()))
@@ -429,5 +430,5 @@ def test_any_contraction_plugs_in(codec: Codec) -> None:
     """Over many steps of one gradient, all of it is applied: what is left is bounded."""
     gradients = normal_gradients(2, 0, SHAPES)
     wanted = average([flat(own) for own in gradients])
-    updates, _ = run(DistEFBlockSGD(codec), [gradients] * 300, [0.1] * 300)
-    assert_close(np.mean(updates, axis=0), wanted, 0.1)
+    updates, _ = run(DistEFBlockSGD(codec), [gradients] * 100, [0.1] * 100)
+    assert_close(np.mean(updates, axis=0), wanted, 0.2)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
-import pytest
 from cases import EPSILON, NUMPY, Library, Row, normal_gradients, simulator_of, wide
 from oracles.averaging import average_models
 from oracles.rounding import FORMATS, rounded
 
-STEPS = 3
+STEPS = 2
 Model = Mapping[str, np.ndarray]
 
 
@@ -51,7 +50,6 @@ def test_libraries_agree_with_numpy(row: Row, library: Library, world_size: int)
     check(row, library, world_size, "float32")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_element_types_agree_with_float64(row: Row, library: Library, dtype: str) -> None:
-    if dtype in row.dtypes(library):
+def test_element_types_agree_with_float64(row: Row, library: Library) -> None:
+    for dtype in row.dtypes(library):
         check(row, library, 3, dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMPY, assert_close, wide
+from cases import NUMPY, Library, assert_close, normal_gradients, wide
 from oracles.averaging import average
 from oracles.collectives import lockstep
 from oracles.feedback import with_feedback
@@ -210,3 +210,76 @@ def test_the_residual_family(a: float, b: float, world: int) -> None:
         assert_close(run.step(own), expected, 1e-9)
     for mine, theirs in zip(run.residuals, memories, strict=True):
         assert_close(wide(mine), theirs, 1e-9)
+
+
+# --- what others got wrong ---
+
+LAYERS = {f"layer{i}": (12, 9) for i in range(4)}
+
+
+def test_what_it_sends(world_size: int) -> None:
+    """Per step r (n + m) for every matrix and d for every vector, in two collectives; in one with `alternate`."""
+    shapes = {**LAYERS, "conv": (8, 3, 3, 3), "bias": (7,), "scale": ()}
+    numbers = 4 * 2 * (12 + 9) + 2 * (8 + 27) + 7 + 1
+    for alternate, steps, collectives in ((False, 1, 2), (True, 2, 2)):
+        simulator = Simulator(PowerSGD(rank=2, alternate=alternate), world_size)
+        for step in range(steps):
+            simulator.step(NUMPY.arrays(normal_gradients(world_size, step, shapes)))
+        dense_again = (steps - 1) * (7 + 1)
+        handed_in = 4 * (numbers + dense_again)
+        assert simulator.sent_bytes == pytest.approx(2 * (world_size - 1) / world_size * handed_in, abs=14 * steps)
+        assert simulator.workers[0].meter.collectives == collectives
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_a_scalar_parameter_travels_dense(library: Library, alternate: bool) -> None:
+    simulator = Simulator(PowerSGD(alternate=alternate), 3)
+    for step in range(2):
+        values = [float(step + rank) for rank in range(3)]
+        means = simulator.step([{"scale": library.array(value)} for value in values])
+        assert [wide(own["scale"]).tolist() for own in means] == [pytest.approx(np.mean(values))] * 3
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_a_layer_without_gradient_is_zero_and_disturbs_no_twin(library: Library, alternate: bool) -> None:
+    """At the default settings, for ever or for a while: no NaN, and it is sent once it has a gradient."""
+    simulator = Simulator(PowerSGD(alternate=alternate), 2)
+    shapes = {"live": (24, 20), "frozen": (24, 20)}
+    for step in range(6):
+        gradients = normal_gradients(2, step, shapes)
+        if step < 4:
+            for own in gradients:
+                own["frozen"] = np.zeros((24, 20))
+        mean = simulator.step(library.arrays(gradients))[0]
+        assert np.isfinite(wide(mean["live"])).all()
+        assert np.any(wide(mean["frozen"])) == (step >= 4)
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_rank_one_of_layers_that_share_a_shape(library: Library, alternate: bool) -> None:
+    """Each recovers its own outer product whole, not the 1/K of it that a norm over all K layers leaves."""
+    gradients = {name: np.outer(np.arange(1.0, 13.0) + i, np.ones(9)) for i, name in enumerate(LAYERS)}
+    simulator = Simulator(PowerSGD(rank=1, alternate=alternate, error_feedback=False), 1)
+    for _ in range(2):
+        means = simulator.step(library.arrays([gradients]))[0]
+    for name, gradient in gradients.items():
+        assert_close(means[name], gradient, 1e-5)
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_several_buckets_are_one(library: Library, alternate: bool) -> None:
+    """State is kept by name: however layers are put in buckets, they get the same updates and residuals."""
+    method = PowerSGD(rank=2, alternate=alternate)
+    shapes = {**LAYERS, "bias": (7,)}
+    simulators = [Simulator(method, 2, bucket_bytes=size) for size in (float("inf"), 900, 1)]
+    for step in range(4):
+        gradients = library.arrays(normal_gradients(2, step, shapes))
+        expected, *others = [simulator.step(gradients)[0] for simulator in simulators]
+        for mean in others:
+            for name in shapes:
+                assert_close(mean[name], wide(expected[name]), 1e-5, scale=4.0)
+    assert [len(simulator.plan.buckets) for simulator in simulators] == [1, 2, 5]
+    first, second = (simulator.state_dicts()[1]["units"]["layer3"]["leaves"] for simulator in simulators[::2])
+    assert first.keys() == second.keys()
+    for leaf, value in first.items():
+        assert_close(second[leaf], wide(value), 1e-4, scale=4.0)

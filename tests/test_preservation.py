@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import Library, Row, bits, dtype_of, normal_gradients, simulator_of
+from cases import Library, Row, bits_of, dtype_of, normal_gradients, recorded, simulator_of
 
 from hvd_compress import ConfigurationError
 
@@ -23,13 +23,22 @@ def test_shape_dtype_and_device_are_kept(row: Row, library: Library) -> None:
 
 
 def test_all_ranks_apply_the_same_bits(row: Row, library: Library, world_size: int) -> None:
-    simulator = simulator_of(row, world_size, library, decay=True)
-    for step in range(4):
-        means = simulator.step(library.arrays(normal_gradients(world_size, step)))
-        for other in means[1:]:
-            assert {name: bits(x) for name, x in other.items()} == {name: bits(x) for name, x in means[0].items()}
+    for means in recorded(row, library, world_size).means:
+        assert all(other == means[0] for other in means[1:])
 
 
+@pytest.mark.parametrize("world", [5, 7])
+def test_ranks_agree_where_nothing_divides_evenly(row: Row, world: int) -> None:
+    """More workers than elements, shards of unequal length, ranks without partner: equal bits, and bytes as told."""
+    library = Library(row.libraries[0])
+    simulator = simulator_of(row, world, library, decay=True)
+    for step in range(2):
+        means = simulator.step(library.arrays(normal_gradients(world, step)))
+        assert all(bits_of(other) == bits_of(means[0]) for other in means[1:])
+    assert simulator.sent_bytes == sum(simulator.plan.wire_bytes(world, step) for step in range(2))
+
+
+@pytest.mark.rows("refuses")
 def test_what_cannot_be_carried_is_refused_by_name(row: Row, library: Library) -> None:
     for dtype in row.refuses:
         if dtype in library.dtypes:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from cases import EPSILON, MODEL, Library, Row, normal_gradients, simulator_of
+from cases import EPSILON, MODEL, Library, Row, normal_gradients, recorded, unit_of
 from oracles.collectives import Asked, lockstep
 
 from hvd_compress import Cast, PowerSGD, Simulator, Spec
@@ -22,56 +22,70 @@ from hvd_compress.contract import (
     initial_state,
     sent_bytes,
 )
-from hvd_compress.operators import dense_operator, operator_of
+from hvd_compress.exchange.plan import LATE
+from hvd_compress.operators import operator_of
 from hvd_compress.ops import ops_of
 
 
 def test_bytes_counted_are_bytes_predicted(row: Row, library: Library, world_size: int) -> None:
-    simulator = simulator_of(row, world_size, library)
-    counted = 0
-    for step in range(4):
-        simulator.step(library.arrays(normal_gradients(world_size, step)))
-        predicted = sum(unit.operator.wire_bytes(unit.spec, world_size, step) for unit in simulator.plan.units)
-        assert predicted == simulator.plan.wire_bytes(world_size, step)
-        assert simulator.sent_bytes - counted == predicted
-        counted = simulator.sent_bytes
+    run, counted = recorded(row, library, world_size), 0
+    for step, sent in enumerate(run.sent):
+        predicted = sum(unit.operator.wire_bytes(unit.spec, world_size, step) for unit in run.plan.units)
+        assert predicted == run.plan.wire_bytes(world_size, step)
+        assert sent - counted == predicted
+        counted = sent
     assert (counted == 0) == (world_size == 1)
 
 
+@pytest.mark.parametrize("world_size", [1, 3])
 def test_collectives_asked_are_those_declared(row: Row, world_size: int) -> None:
     """The kind, count and element type of everything yielded, in order, at every step, kept or not."""
     check_collectives(row, world_size, "float32")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_collectives_asked_in_other_element_types(row: Row, dtype: str) -> None:
-    check_collectives(row, 2, dtype)
+def test_collectives_asked_in_other_element_types(row: Row) -> None:
+    check_collectives(row, 2, "float64")
+    check_collectives(row, 4, "float16")
 
 
 def check_collectives(row: Row, world_size: int, dtype: str) -> None:
     library = Library(row.libraries[0])
+    ops = ops_of(library.array(0.0))
     for name, shape in MODEL.items():
-        spec = Spec(shape, dtype)
-        operator = operator_of(row.compressor, spec)
-        if spec.size == 0 or not operator.compresses(spec):
-            operator = dense_operator(spec)
-        ops = ops_of(library.array(0.0))
+        unit = unit_of(row, Spec(shape, dtype), world_size)
+        operator, spec = unit.operator, unit.spec
         states = [initial_state(operator.leaves(spec, world_size), ops, name) for _ in range(world_size)]
         for step in range(3):
-            gradients = [library.array(own[name], dtype) for own in normal_gradients(world_size, step)]
-            exchanges = [
-                operator.exchange(
-                    gradient, states[rank], Context(ops, spec, name, step, rank, world_size, feedback=step % 2 == 1)
-                )
-                for rank, gradient in enumerate(gradients)
+            values = [own[name].reshape(spec.shape) for own in normal_gradients(world_size, step)]
+            gradients = [library.array(x, dtype) for x in values]
+            zeros, feedback = ops.zeros(spec.shape, dtype), step % 2 == 1
+            contexts = [
+                Context(ops, spec, name, step, rank, world_size, row.rate, feedback=feedback, parameter=zeros)
+                for rank in range(world_size)
             ]
-            outcomes, rounds = lockstep(exchanges)
+            arguments = zip(gradients, states, contexts, strict=True)
+            outcomes, rounds = lockstep([operator.exchange(*own) for own in arguments])
             states = [outcome.state for outcome in outcomes]
             declared = [
                 [Asked(payload.kind.__name__, payload.count, payload.dtype) for payload in payloads]
                 for payloads in operator.traffic(spec, world_size, step)
             ]
             assert rounds == declared
+
+
+def test_traffic_per_worker_stays_flat_or_grows_as_the_row_says(row: Row) -> None:
+    """At most 2 (W-1)/W of what two workers send, and the padding of shards; gathers grow in proportion to W - 1."""
+    for shape in ((256, 256), (2**14,)):
+        spec = Spec(shape)
+        few, many = (unit_of(row, spec, world) for world in (2, 64))
+        if few.passed_over or many.passed_over:
+            continue
+        two = max(few.operator.wire_bytes(few.spec, 2, step) for step in (LATE, LATE + 1))
+        crowd = max(many.operator.wire_bytes(many.spec, 64, step) for step in (LATE, LATE + 1))
+        if row.flat:
+            assert crowd <= 2 * two * 63 / 64 + 64 * 64
+        else:
+            assert crowd >= 16 * two
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 8])

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ..description import describe
 from ..errors import ConfigurationError
 
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         step=arguments.step,
         allow_larger=arguments.allow_larger,
     )
-    Console().print(described)
+    print(described)
     return 0
 
 

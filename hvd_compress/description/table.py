@@ -110,7 +110,7 @@ class Description:
                 str(unit.rounds),
             )
         total = (_bytes(self.wire_bytes), _times(self.ratio), _bytes(self.state_bytes), str(self.rounds))
-        table.add_row("a step", f"{self.collectives:g} collectives", "", "", *total, style="bold")
+        table.add_row("a step", f"collectives: {self.collectives:g}", "", "", *total, style="bold")
         return table
 
 

@@ -13,16 +13,18 @@ from ..contract import (
     AllToAll,
     Array,
     Broadcast,
+    Codec,
     Collective,
     Max,
     Mean,
+    Operator,
     Reduction,
     Spec,
     Sum,
     Swap,
 )
 from ..errors import ConfigurationError
-from ..exchange import Meter, Plan, Residual, Worker, check_agreement, make_plan, specs_of
+from ..exchange import Meter, Plan, Residual, Worker, check_agreement, check_change, make_plan, specs_of
 from ..ops import ops_of
 from ..registry import resolve
 from .transport import RoundTrip, Transport, complete
@@ -96,7 +98,8 @@ class GradientExchange:
     def set_up(self, gradients: Mapping[str, Array]) -> Worker:
         """Plan for gradients of these names and shapes and check that all ranks agree; done at the first call."""
         if self._worker is None:
-            plan = self._plan_for(specs_of(gradients))
+            plan = self._plan_for(specs_of(gradients), self.compressor)
+            check_agreement(plan, self._comm.allgather)
             rank, size = self._comm.Get_rank(), self._comm.Get_size()
             self._worker = Worker(plan, rank, size, lambda name: self.learning_rate, self._parameter)
         return self._worker
@@ -107,20 +110,21 @@ class GradientExchange:
         Raises:
             RankDisagreementError: ranks differ in the new compression.
         """
-        self.compressor = resolve(compression)
+        compressor = resolve(compression)
         if self._worker is not None:
-            self._worker.replan(self._plan_for(self._worker.plan.parameters), residual)
+            plan = self._plan_for(self._worker.plan.parameters, compressor)
+            check_change(plan, residual, self._comm.allgather)
+            self._worker.replan(plan, residual)
+        self.compressor = compressor
 
-    def _plan_for(self, parameters: Sequence[tuple[str, Spec]]) -> Plan:
-        plan = make_plan(
-            self.compressor,
+    def _plan_for(self, parameters: Sequence[tuple[str, Spec]], compressor: Operator | Codec) -> Plan:
+        return make_plan(
+            compressor,
             parameters,
             self._comm.Get_size(),
             allow_larger=self._allow_larger,
             bucket_bytes=self._bucket_bytes,
         )
-        check_agreement(plan, self._comm.allgather)
-        return plan
 
     def _parameter(self, name: str) -> Array | None:
         return None if self.parameters is None else self.parameters[name]

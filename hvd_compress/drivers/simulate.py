@@ -78,9 +78,11 @@ class Simulator:
 
     def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
         """Compress by something else from the next step on; see `Worker.replan` for what becomes of residuals."""
-        self.compressor = resolve(compression)
-        for worker in self.workers:
-            worker.replan(self._plan_for(worker.plan.parameters), residual)
+        compressor = resolve(compression)
+        plans = [self._plan_for(worker.plan.parameters, compressor) for worker in self.workers]
+        for worker, plan in zip(self.workers, plans, strict=True):
+            worker.replan(plan, residual)
+        self.compressor = compressor
 
     @property
     def plan(self) -> Plan:
@@ -116,7 +118,7 @@ class Simulator:
             self._make_workers(gradients)
 
     def _make_workers(self, gradients: Sequence[Mapping[str, Array]]) -> None:
-        plans = [self._plan_for(specs_of(own)) for own in gradients]
+        plans = [self._plan_for(specs_of(own), self.compressor) for own in gradients]
         if len({plan.digest for plan in plans}) != 1:
             raise RankDisagreementError("Workers were given gradients of different names, shapes or element types.")
         self.workers = [
@@ -124,9 +126,9 @@ class Simulator:
             for rank, plan in enumerate(plans)
         ]
 
-    def _plan_for(self, parameters: Sequence[tuple[str, Spec]]) -> Plan:
+    def _plan_for(self, parameters: Sequence[tuple[str, Spec]], compressor: Operator | Codec) -> Plan:
         return make_plan(
-            self.compressor,
+            compressor,
             parameters,
             self.world_size,
             allow_larger=self._allow_larger,

@@ -1,6 +1,6 @@
 """How one step's exchange is planned and run, whatever carries the collectives."""
 
-from .agreement import check_agreement
+from .agreement import check_agreement, check_change
 from .bucket import BucketExchange
 from .fusion import Fused, fuse
 from .meter import Meter
@@ -16,6 +16,7 @@ __all__ = [
     "Unit",
     "Worker",
     "check_agreement",
+    "check_change",
     "fuse",
     "make_plan",
     "specs_of",

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import RankDisagreementError
 from .plan import Plan
+
+
+def check_change(plan: Plan, residual: str, gather: Callable[[Any], Sequence[Any]]) -> None:
+    """Raise on every rank unless all change to the same plan and treat residuals alike; as `check_agreement`."""
+    check_agreement(replace(plan, settings=(*plan.settings, ("residual", residual))), gather)
 
 
 def check_agreement(plan: Plan, gather: Callable[[Any], Sequence[Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..contract import Array, Leaf, Scope, State, initial_state, walk
 from ..errors import ConfigurationError
+from ..operators.two_way import shards_of
 from ..ops import ArrayOps, ops_of
 from .joining import by_parameter, joined
 from .plan import Unit
@@ -71,8 +72,30 @@ def residuals(unit: Unit, state: State, world_size: int) -> dict[str, Array]:
     return {} if owed is None else by_parameter(unit, ops_of(owed).copy(owed))
 
 
+def server_residuals(unit: Unit, state: State, world_size: int, rank: int) -> dict[str, Array]:
+    """Return what this rank owes as the server of a shard, as gradients: the mean over ranks is what servers hold."""
+    declared = declared_leaves(unit, world_size)
+    shards = shards_of(unit.spec, world_size)
+    owed: Array = None
+    for path, array in walk(state):
+        leaf = declared[path]
+        if path.split(".")[-1] != "server" or leaf.scope is not Scope.SHARDED or leaf.shape != shards[0].shape:
+            continue
+        ops, before = ops_of(array), sum(shard.size for shard in shards[:rank])
+        after = unit.spec.size - before - shards[rank].size
+        pieces = [ops.zeros((before,), leaf.dtype), array[: shards[rank].size], ops.zeros((after,), leaf.dtype)]
+        whole = ops.reshape(ops.scale_(ops.concat(pieces), float(world_size)), unit.spec.shape)
+        owed = whole if owed is None else ops.add_(owed, whole)
+    return {} if owed is None else by_parameter(unit, owed)
+
+
 def with_residual(state: State, owed: Array, ops: ArrayOps) -> bool:
-    """Put what is owed into the first leaf named "error" of that shape; return whether there is one."""
+    """Put what is owed into the first leaf named "error" of that shape; return whether there is one.
+
+    Memories that follow the learning rate do not take it: at their first step they count for nothing.
+    """
+    if "rate" in state:
+        return False
     for key, value in state.items():
         if isinstance(value, dict):
             if with_residual(value, owed, ops):

@@ -13,7 +13,7 @@ from .bucket import BucketExchange
 from .joining import by_parameter, joined, unit_gradient
 from .meter import Meter
 from .plan import Plan, Unit
-from .saved import declared_leaves, loaded_state, residuals, saved_leaves, with_residual
+from .saved import declared_leaves, loaded_state, residuals, saved_leaves, server_residuals, with_residual
 
 STATE_VERSION = 2
 # What becomes of residuals when the compressor changes.
@@ -51,6 +51,7 @@ class Worker:
         self._loaded: dict[str, dict[str, Any]] = {}
         self._owed: dict[str, Array] = {}
         self._flushing = False
+        self._since = 0  # the step from which the plan's operators keep state
         self._out: set[int] = set()
 
     def begin(self, bucket: int, gradients: Mapping[str, Array]) -> BucketExchange:
@@ -79,7 +80,7 @@ class Worker:
         state: State = {} if self._flushing else self._take_state(unit, ops)
         if any(x is not None for x in owed):
             zeros = (ops.zeros(spec.shape, spec.wide.dtype) for _, spec in unit.parameters)
-            arrays = (z if x is None else ops.cast(x, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
+            arrays = (z if x is None else _moved(x, ops, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
             named = {name: x for (name, _), x in zip(unit.parameters, arrays, strict=True)}
             total = joined(unit, named, ops)
             if self._flushing or not with_residual(state, total, ops):
@@ -127,12 +128,18 @@ class Worker:
         owed = {**self._owed, **self._residuals()} if residual != "drop" else {}
         self.plan, self._states, self._loaded = plan, {}, {}
         self._owed, self._flushing = owed, residual == "flush"
+        self._since = self.step + self._flushing
 
     def _residuals(self) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for unit in self.plan.units:
             state = self._state_of(unit)
-            found.update(residuals(unit, state, self.world_size) if state else {})
+            if not state:
+                continue
+            found.update(residuals(unit, state, self.world_size))
+            for name, owed in server_residuals(unit, state, self.world_size, self.rank).items():
+                ops = ops_of(owed)
+                found[name] = ops.add_(owed, found[name]) if name in found else owed
         return found
 
     def memories(self) -> dict[str, Array]:
@@ -181,6 +188,7 @@ class Worker:
             "units": units,
             "owed": {name: ops_of(x).copy(x) for name, x in self._owed.items()},
             "flushing": self._flushing,
+            "since": self._since,
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -199,6 +207,7 @@ class Worker:
         }
         self._owed = _copied(saved["owed"])
         self._flushing = bool(saved["flushing"])
+        self._since = int(saved["since"])
 
     def replicated(self) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the step count and the leaves that are equal on all ranks, as NumPy arrays by unit and path."""
@@ -249,7 +258,7 @@ class Worker:
                     f"{planned.get(name)}; load the state of the same model."
                 )
         for unit in self.plan.units:
-            if saved["step"] and not saved["units"][unit.name]["leaves"] and self._remembers(unit):
+            if saved["step"] > saved["since"] and not saved["units"][unit.name]["leaves"] and self._remembers(unit):
                 raise ConfigurationError(
                     f"The saved compression state of {unit.name!r} is empty; load one that was saved between two steps."
                 )
@@ -272,6 +281,11 @@ def _copied(saved: Any) -> Any:
     if isinstance(saved, Mapping):
         return {name: _copied(x) for name, x in saved.items()}
     return ops_of(saved).copy(saved)
+
+
+def _moved(array: Array, ops: ArrayOps, dtype: str) -> Array:
+    """Return an array, that may have been loaded from a file, in the library and on the device of `ops`."""
+    return ops.cast(array if ops_of(array) == ops else ops.from_numpy(ops_of(array).to_numpy(array)), dtype)
 
 
 def _as_numpy(saved: Any) -> Any:

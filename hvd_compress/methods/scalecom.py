@@ -50,7 +50,7 @@ class ScaleCom(Method):
     Source: Chen et al. 2020 (arXiv:2104.11125), Algorithm 1 and equation 5.
     """
 
-    ratio: int = 100
+    ratio: int = 64
     beta: float = 1.0
     filter: Filter = "low-pass"
     selection: Selection = "chunked"

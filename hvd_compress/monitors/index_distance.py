@@ -23,7 +23,7 @@ def index_distance(arrays: Sequence[Array], k: int) -> float:
     total = ops.copy(flat[0])
     for x in flat[1:]:
         total = ops.add_(total, x)
-    distances = [float(ops.to_numpy(distance_of_top_k(x, total, k, ops))) for x in flat]
+    distances = [float(ops.to_numpy(distance_of_top_k(x, total, k, ops))[0]) for x in flat]
     return sum(distances) / len(distances)
 
 

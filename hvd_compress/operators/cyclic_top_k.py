@@ -55,7 +55,7 @@ class CyclicTopK(Operator):
     Source: Chen et al. 2020 (arXiv:2104.11125), Algorithm 1 and its ring form.
     """
 
-    ratio: int = 100
+    ratio: int = 64
     selection: Selection = "chunked"
     min_size: int = 1024
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import final
 
-from ..contract import Array, Codec, Context, Exchange, Operator, Spec, State, check_compressor, check_finite
+from ..contract import Array, Codec, Context, Exchange, Leaves, Operator, Spec, State, check_compressor, check_finite
 from ..errors import ConfigurationError
 from .carry import dense_stand_in
 from .wrapper import Wrapper
@@ -46,6 +46,9 @@ class LocalClip(Wrapper):
     def dense(self, spec: Spec) -> Operator:
         return replace(self, inner=dense_stand_in(self.inner_operator(spec), self.seen(spec)))
 
+    def leaves(self, spec: Spec, world_size: int) -> Leaves:
+        return self.inner_leaves(spec, world_size)
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec
         grad = ops.cast(grad, spec.wide.dtype)
@@ -57,10 +60,9 @@ class LocalClip(Wrapper):
         factor = bound / ops.maximum(norm, bound)
         clipped = ops.reshape(grad * factor, spec.shape)
         inside = replace(context, spec=self.seen(spec))
-        result = yield from self.inner_operator(spec).exchange(clipped, state["inner"], inside)
+        result = yield from self.inner_operator(spec).exchange(clipped, state, inside)
         rest = result.rest
         if context.feedback:
             lost = ops.reshape(grad * (1.0 - factor), spec.shape)
             rest = lost if rest is None else ops.add_(lost, rest)
-        kept = {"inner": result.state}
-        return replace(result, mean=ops.cast(result.mean, spec.dtype), rest=rest, state=kept)
+        return replace(result, mean=ops.cast(result.mean, spec.dtype), rest=rest)

@@ -40,7 +40,7 @@ class RandomLowRank(Operator):
     Raises:
         ConfigurationError: a setting is out of range.
 
-    Source: Vogels, Karimireddy, Jaggi 2019 (arXiv:1905.13727), "unbiased rank r" of section 4.1.
+    Source: Vogels, Karimireddy, Jaggi 2019 (arXiv:1905.13727), "unbiased rank r".
     """
 
     rank: int = 4

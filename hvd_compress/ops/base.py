@@ -159,11 +159,11 @@ class ArrayOps(ABC):
 
     @abstractmethod
     def take(self, x: Array, positions: Array) -> Array:
-        """Return the elements of 1-D x at the given positions."""
+        """Return the elements of 1-D x, or the rows of 2-D x, at the given positions."""
 
     @abstractmethod
     def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
-        """Return 1-D x with elements at the given positions, each named once, replaced."""
+        """Return 1-D x with elements, or 2-D x with rows, at the given positions, each named once, replaced."""
 
     @abstractmethod
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:

@@ -22,7 +22,7 @@ from ..codecs import Identity
 from ..contract import Codec, Operator
 from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
 from ..errors import UsageError
-from ..exchange import Meter, Plan, Residual, Worker, check_agreement, make_plan
+from ..exchange import Meter, Plan, Residual, Worker, check_agreement, check_change, make_plan
 from ..monitors import Similarity, similarities, similarities_of
 from ..registry import resolve
 from . import sparse
@@ -37,6 +37,10 @@ _made: Counter[int] = Counter()
 
 def _register(parameter: torch.Tensor, hook: Callable[[torch.Tensor], None]) -> Any:
     return parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _compressor_of(compression: Any) -> Operator | Codec:
+    return Identity() if compression is stock.Compression.none else resolve(compression)
 
 
 @final
@@ -135,15 +139,15 @@ class GradientExchange:
     def _plan_for(self, sparse_names: tuple[str, ...]) -> None:
         """Plan for all parameters but those whose gradients are sparse and stay so."""
         self._sparse = sparse_names
-        plan = self._make_plan()
+        plan = self._make_plan(self._compressor)
         self._worker = Worker(
             plan, self._process_set.rank(), self._process_set.size(), self._learning_rate, self._parameter_of
         )
         self._follow_plan()
 
-    def _make_plan(self) -> Plan:
+    def _make_plan(self, compressor: Operator | Codec) -> Plan:
         return make_plan(
-            self._compressor,
+            compressor,
             specs_in_gradient_order([(name, p) for name, p in self._named if name not in self._sparse]),
             self._process_set.size(),
             allow_larger=self._settings.allow_larger,
@@ -198,33 +202,37 @@ class GradientExchange:
     # --- changing the compressor ---
 
     def _wanted(self) -> Operator | Codec:
-        """Return the compressor that `optimizer.compression` asks for."""
+        """Return the compressor that `optimizer.compression` asks for; the present one if it is equal to that."""
         asked = getattr(self._optimizer, "compression", self._compressor)
         if asked is not self._asked:
-            self._asked = asked
-            self._resolved = Identity() if asked is stock.Compression.none else resolve(asked)
+            resolved = _compressor_of(asked)
+            self._asked, self._resolved = asked, self._compressor if resolved == self._compressor else resolved
         return self._resolved
 
     def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
         """Compress by something else from the next exchange on; all ranks of the process set call it.
+
+        To assign `optimizer.compression` on all ranks does the same, with "keep", when the next gradients are there.
 
         Args:
             compression: an instance, class, factory or name.
             residual: what becomes of what was not sent yet: "keep", "flush" (sent dense at once) or "drop".
 
         Raises:
-            RankDisagreementError: ranks differ in the new compressor.
+            ConfigurationError: the new compressor, or `residual`, cannot be honoured; nothing is changed.
+            RankDisagreementError: ranks differ in the new compressor or in `residual`; nothing is changed.
             UsageError: gradients are on their way.
         """
         if self._trips:
             raise UsageError("The compressor cannot be changed between backward() and step(); change it after step().")
-        self._optimizer.compression = compression  # type: ignore[attr-defined]
-        self._compressor = self._wanted()
-        check_momentum(self._optimizer, self._compressor)
-        plan = self._make_plan()
+        wanted = _compressor_of(compression)
+        check_momentum(self._optimizer, wanted)
+        plan = self._make_plan(wanted)
         self._changes += 1
-        check_agreement(plan, lambda item: self._gather(item, f"{self._prefix}.change{self._changes}"))
+        check_change(plan, residual, lambda item: self._gather(item, f"{self._prefix}.change{self._changes}"))
         self._worker.replan(plan, residual)
+        self._compressor = self._resolved = self._asked = wanted
+        self._optimizer.compression = wanted  # type: ignore[attr-defined]
         self._follow_plan()
 
     # --- during backward ---

@@ -11,15 +11,21 @@ SESSION = "horovod"
 MODULES = (
     "training",
     "simulated",
+    "scalecom",
+    "sign_methods",
+    "quantised",
     "hooks",
     "options",
     "sparse",
+    "sparse_methods",
     "agreement",
     "elements",
     "stock_api",
+    "changing",
     "checkpoints",
     "namespace",
     "lifecycle",
+    "sketched",
 )
 for name in MODULES:
     importlib.import_module(f"workers.{name}")

@@ -28,9 +28,10 @@ def stack(arrays: Sequence[Any]) -> Any:
 def collective(kind: str, arrays: Sequence[Any], root: int = 0, partners: Sequence[int] = ()) -> list[Any]:
     """Return what every worker gets back when worker i hands in `arrays[i]`."""
     world = len(arrays)
-    if kind in ("Mean", "Sum"):
-        divisor = world if kind == "Mean" else 1
-        return [_sum(arrays) / divisor for _ in range(world)]
+    if kind == "Mean":
+        return [_sum(arrays) / world for _ in range(world)]
+    if kind == "Sum":
+        return [_sum(arrays) for _ in range(world)]
     if kind == "Max":
         return [_largest(arrays) for _ in range(world)]
     if kind == "AllGather":

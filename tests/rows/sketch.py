@@ -36,5 +36,6 @@ ROWS = [
     _sgd("sketchedsgd-estimates", columns=10**6, second_round=False),
     _sgd("sketchedsgd-polynomial", hashing="polynomial", columns=500),
     _sgd("sketchedsgd-half", half=True),
+    exact("sketchedsgd-of-large-tensors", SketchedSGD(momentum=0.0)),
     exact("sketchedsgd-full", SketchedSGD(ratio=1.0, momentum=0.0, min_size=0)),
 ]

@@ -22,7 +22,7 @@ def _gaussian(rank: int) -> Bound:
 
 
 def _spectral(rank: int) -> Bound:
-    """Variance: sum sigma^2 (1/p - 1), at most (sum sigma)^2 / r <= k/r sum sigma^2; that of a sum of orthogonal ones."""
+    """sum sigma^2 (1/p - 1) <= (sum sigma)^2 / r <= k/r sum sigma^2, as the triplets are orthogonal."""
     return lambda n, m: min(n, m) / rank
 
 

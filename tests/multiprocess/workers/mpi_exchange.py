@@ -10,14 +10,17 @@ from typing import Any, final
 import numpy as np
 
 from hvd_compress import (
+    DGC,
     BestLowRank,
     Cast,
     ConfigurationError,
     ErrorFeedback,
+    GTopK,
     Identity,
     Operator,
     PowerSGD,
     RankDisagreementError,
+    SharedScale,
     Simulator,
     TwoWay,
 )
@@ -136,7 +139,10 @@ COMPRESSORS: dict[str, Any] = {
     "two-way-fp16": TwoWay(Cast("float16")),
     "feedback-fp16": ErrorFeedback(Cast("float16")),
     "feedback-bf16": ErrorFeedback(TwoWay(Cast("bfloat16"))),
+    "shared-scale": ErrorFeedback(SharedScale(bucket=50)),
     "gathering": Gathering(),
+    "gtopk": GTopK(0.05, min_size=300),
+    "dgc": DGC(0.05, momentum=0.7, min_size=300),
 }
 DTYPES = ("float64", "float32", "float16")
 

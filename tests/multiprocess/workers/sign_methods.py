@@ -1,0 +1,90 @@
+"""Methods that send signs train over Horovod as in the simulator, with what they need of the live optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import horovod.torch as stock
+import torch
+
+import hvd_compress.torch as hvd
+from hvd_compress import (
+    ConfigurationError,
+    DistEFBlockSGDM,
+    DistEFSGD,
+    DistEFSGDM,
+    EFSignSGD,
+    OneBitSGD,
+    SignumMajorityVote,
+    Simulator,
+)
+
+from .common import assert_close, assert_equal_on_ranks, backward, counted_collectives, gradients, parameters, raises
+from .harness import check
+
+CASES: dict[str, Any] = {
+    "block-sgdm-decay": DistEFBlockSGDM(weight_decay=0.01),
+    "block-sgdm-joined": DistEFBlockSGDM(block=2e-3, cap=5.0),
+    "sgdm": DistEFSGDM(),
+    "sgd-decay": DistEFSGD(weight_decay=0.01),
+    "majority-vote": SignumMajorityVote(),
+    "one-bit": OneBitSGD(),
+    "ef-signsgd": EFSignSGD(),
+}
+STEPS, DROP = 8, 5
+
+
+@check(cases=CASES)
+def trains_as_in_the_simulator(case: str) -> None:
+    """Weights are those of the simulator after every step, with a scheduler that drops the rate by ten on the way."""
+    params = parameters(dtype=torch.float64)
+    for name, x in gradients(99, dtype=torch.float64, size=1)[0].items():
+        params[name].data.copy_(x)
+    weights = {name: p.detach().clone() for name, p in params.items()}
+    plain = torch.optim.SGD(params.values(), lr=0.125)
+    optimizer = hvd.DistributedOptimizer(plain, named_parameters=params.items(), compression=CASES[case])
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [DROP], gamma=0.1)
+    simulator = Simulator(CASES[case], stock.size())
+    for step in range(STEPS):
+        everyone = gradients(step, dtype=torch.float64)
+        backward(params, everyone[stock.rank()])
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        rate = 0.125 if step < DROP else 0.0125
+        simulator.learning_rate, simulator.parameters = rate, weights
+        # The driver plans last parameter first, as backward makes the gradients.
+        update = simulator.step([dict(reversed(own.items())) for own in everyone])[stock.rank()]
+        weights = {name: x - rate * update[name] for name, x in weights.items()}
+        assert_close({name: p.detach() for name, p in params.items()}, weights)
+    assert optimizer.exchange.plan.units == simulator.plan.units
+    assert any(not unit.dense for unit in optimizer.exchange.plan.units)
+    assert optimizer.exchange.meter.sent_bytes == simulator.sent_bytes
+    assert_equal_on_ranks({name: p.detach() for name, p in params.items()})
+
+
+@check(min_ranks=2)
+def signs_send_a_thirtieth_of_dense() -> None:
+    shapes = {"a": (512, 512), "b": (512,)}
+    sent = {}
+    for name, compressor in {"dense": "none", "signs": "distefblocksgdm"}.items():
+        params = parameters(shapes)
+        optimizer = hvd.DistributedOptimizer(
+            torch.optim.SGD(params.values(), lr=0.1), named_parameters=params.items(), compression=compressor
+        )
+        for step in range(2):
+            backward(params, gradients(step, shapes)[stock.rank()])
+            with counted_collectives() as counts:
+                optimizer.synchronize()
+            optimizer.zero_grad()
+        sent[name] = optimizer.exchange.meter.sent_bytes
+        assert counts["collectives"] > 0
+    assert sent["signs"] < sent["dense"] / 30
+
+
+@check(cases=["DistEFSGDM", "DistEFBlockSGDM", "SignumMajorityVote"])
+def momentum_in_the_optimizer_too_is_refused(name: str) -> None:
+    params = parameters()
+    plain = torch.optim.SGD(params.values(), lr=0.1, momentum=0.9)
+    with raises(ConfigurationError, "momentum=0.9", "momentum of its own"):
+        hvd.DistributedOptimizer(plain, named_parameters=params.items(), compression=name)
