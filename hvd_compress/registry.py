@@ -68,7 +68,6 @@ _BUILT_IN: dict[str, Factory] = {
     "adacomp": AdaComp,
     "dgc": DGC,
     "gtopk": GTopK,
-    "localtopk": MemSGD,
     "memsgd": MemSGD,
     "randomblock": RandomBlock,
     "randomk": RandomK,

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from oracles.averaging import average
 from oracles.sparsifiers import adacomp
 
-from hvd_compress import AdaComp, AdaptiveBins, ConfigurationError, CorruptPayloadError, Simulator, Spec, StepSizeScaling
+from hvd_compress import (
+    AdaComp,
+    AdaptiveBins,
+    ConfigurationError,
+    CorruptPayloadError,
+    Simulator,
+    Spec,
+    StepSizeScaling,
+)
 from hvd_compress.contract import Context
 from hvd_compress.ops import ops_of
 
@@ -40,7 +48,11 @@ def test_the_paper(library: Library, world: int) -> None:
 
 
 @given(
-    n=st.integers(1, 9), m=st.integers(1, 9), bin_size=st.integers(1, 90), slots=st.integers(1, 9), seed=st.integers(0, 9)
+    n=st.integers(1, 9),
+    m=st.integers(1, 9),
+    bin_size=st.integers(1, 90),
+    slots=st.integers(1, 9),
+    seed=st.integers(0, 9),
 )
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_any_size_of_tensors_and_bins(name: str, n: int, m: int, bin_size: int, slots: int, seed: int) -> None:
@@ -55,7 +67,7 @@ def test_convolutions_have_bins_of_their_own(library: Library) -> None:
 
 
 def test_how_much_is_sent_follows_from_the_gradient(library: Library) -> None:
-    """A bin with one large element sends that one; a bin of equal ones all that there is room for; one of zeros none."""
+    """A bin with one large element sends that one; one of equal ones all that there is room for; one of zeros none."""
     g = np.zeros((3, 10))
     g[0] = 0.1
     g[0, 4] = -5.0

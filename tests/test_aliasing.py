@@ -40,6 +40,7 @@ def test_nothing_that_comes_out_is_shared(row: Row, library: Library) -> None:
             means = simulator.step(gradients)
         outputs = [x for own in means for x in own.values()]
         inputs = [x for own in gradients for x in own.values()]
+        states = [x for worker in simulator.workers for state in worker._states.values() for x in _leaves(state)]
         kept = [*inputs, *states, *(simulator.parameters or {}).values()]
         for i, x in enumerate(outputs):
             assert not any(overlap(x, y) for y in [*outputs[:i], *kept])

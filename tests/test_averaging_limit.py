@@ -64,7 +64,7 @@ def test_what_is_passed_over_travels_as_a_plain_average(row: Row, world_size: in
         expected = ideal.step(gradients)
         dense = [name for unit in simulator.plan.units if unit.dense for name, _ in unit.parameters]
         assert "empty" in dense
-        assert not row.factors or row.exact or {"scalar", "bias"} <= set(dense)
+        assert not row.factors or row.exact or row.wire or {"scalar", "bias"} <= set(dense)
         for name in dense:
             assert_close(means[name], expected[name], row.tolerance(), scale=8.0)
 

@@ -125,6 +125,13 @@ def follow(found: tuple[list[np.ndarray], Simulator], paper: Run, rates: Sequenc
 # --- the paper's algorithm ---
 
 
+def check_against_the_paper(compressor: Method, momentum: float, by_tensor: bool, world: int, library: Library) -> None:
+    gradients = gradients_of(world, len(RATES))
+    blocks = scale_blocks(world, tensor_blocks() if by_tensor else [(0, SIZE)])
+    paper = dist_ef([[flat(g) for g in own] for own in gradients], RATES, block_sign(blocks), momentum)
+    follow(run(compressor, gradients, RATES, library), paper, RATES)
+
+
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(
     ("compressor", "momentum", "by_tensor"),
@@ -136,12 +143,14 @@ def follow(found: tuple[list[np.ndarray], Simulator], paper: Run, rates: Sequenc
     ],
     ids=lambda value: repr(value) if isinstance(value, Method) else None,
 )
-def test_the_paper(library: Library, world: int, compressor: Method, momentum: float, by_tensor: bool) -> None:
+def test_the_paper(world: int, compressor: Method, momentum: float, by_tensor: bool) -> None:
     """Updates and residuals, with a scale for every shard of the model, or of every tensor."""
-    gradients = gradients_of(world, len(RATES))
-    blocks = scale_blocks(world, tensor_blocks() if by_tensor else [(0, SIZE)])
-    paper = dist_ef([[flat(g) for g in own] for own in gradients], RATES, block_sign(blocks), momentum)
-    follow(run(compressor, gradients, RATES, library), paper, RATES)
+    check_against_the_paper(compressor, momentum, by_tensor, world, NUMPY)
+
+
+def test_the_paper_in_every_library(library: Library) -> None:
+    check_against_the_paper(DistEFSGDM(), 0.9, False, 3, library)
+    check_against_the_paper(DistEFBlockSGD(), 0.0, True, 2, library)
 
 
 @pytest.mark.parametrize("world", [1, 3])

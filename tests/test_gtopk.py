@@ -34,7 +34,9 @@ def outcomes_of(library: Library, xs: list[np.ndarray], k: int, feedback: bool =
     ]
     outcomes, asked = lockstep(exchanges)
     declared = operator.traffic(spec, len(xs), 0)
-    assert [[tuple(a) for a in r] for r in asked] == [[(p.kind.__name__, p.count, p.dtype) for p in r] for r in declared]
+    assert [[tuple(a) for a in r] for r in asked] == [
+        [(p.kind.__name__, p.count, p.dtype) for p in r] for r in declared
+    ]
     return outcomes
 
 
@@ -45,7 +47,9 @@ def check_against_the_paper(library: Library, xs: list[np.ndarray], k: int) -> N
         assert_close(outcome.mean, mean, 1e-14)
         assert_close(outcome.rest, x - sent, 1e-14)
         assert bits(outcome.mean) == bits(outcomes[0].mean)
-        assert set(np.flatnonzero(mean)) <= set(outcome.positions.tolist()) and len(set(outcome.positions.tolist())) == k
+        assert (
+            set(np.flatnonzero(mean)) <= set(outcome.positions.tolist()) and len(set(outcome.positions.tolist())) == k
+        )
 
 
 @given(world=st.integers(1, 13), size=st.integers(1, 40), data=st.data(), seed=st.integers(0, 99))
@@ -156,7 +160,10 @@ def test_what_is_not_finite_reaches_every_rank(library: Library, world: int, bad
 def test_pairs_are_mutual_and_reach_everybody(world: int) -> None:
     pairs = [Pairs(rank, world) for rank in range(world)]
     reached = [{rank} for rank in range(world)]
-    for partners in [[p.host_or_guest for p in pairs], *([p.partner(j) for p in pairs] for j in range(pairs[0].rounds))]:
+    for partners in [
+        [p.host_or_guest for p in pairs],
+        *([p.partner(j) for p in pairs] for j in range(pairs[0].rounds)),
+    ]:
         assert all(partners[partners[rank]] == rank for rank in range(world))
         reached = [reached[rank] | reached[partner] for rank, partner in enumerate(partners)]
     hosts = [p for p in pairs if not p.is_guest]
@@ -190,7 +197,16 @@ def test_what_it_sends() -> None:
     """(position + value) x k a round, log2 m rounds; two more, one with k bits, where W is no power of two."""
     spec, k = Spec((100, 100)), 100
     message = k * (2 + 4)
-    for world, rounds, extra in ((1, 0, 0), (2, 1, 0), (4, 2, 0), (8, 3, 0), (3, 1, 13), (5, 2, 13), (7, 2, 13), (63, 5, 13)):
+    for world, rounds, extra in (
+        (1, 0, 0),
+        (2, 1, 0),
+        (4, 2, 0),
+        (8, 3, 0),
+        (3, 1, 13),
+        (5, 2, 13),
+        (7, 2, 13),
+        (63, 5, 13),
+    ):
         assert GlobalTopK(0.01).wire_bytes(spec, world) == rounds * message + (2 * message + extra if extra else 0)
 
 

@@ -119,7 +119,7 @@ def test_variance_is_bounded(codec: Any, kind: str) -> None:
 
 
 def test_the_bounds_that_are_reached() -> None:
-    """One element of 1 and others of 1 / (1 + sqrt(n)) is TernGrad's worst; 4/3 of a power of two natural rounding's."""
+    """TernGrad at its worst: one element of 1, others of 1 / (1 + sqrt(n)); natural rounding: 4/3 of a power of two."""
     n = 25
     x = np.concatenate([[1.0], np.full(n - 1, 1.0 / (1.0 + math.sqrt(n)))])
     assert np.abs(x).max() * np.abs(x).sum() == pytest.approx(

@@ -37,7 +37,9 @@ def hadamard(size: int) -> np.ndarray:
 def projection(operator: RandomProjection, size: int, steps: int = 1, name: str = "w") -> list[np.ndarray]:
     """Return the matrix T^T T of every step, column by column."""
     simulators = [Simulator(operator, 1, allow_larger=True) for _ in range(size)]
-    columns = [[s.step([{name: x}])[0][name] for _ in range(steps)] for s, x in zip(simulators, np.eye(size))]
+    columns = [
+        [s.step([{name: x}])[0][name] for _ in range(steps)] for s, x in zip(simulators, np.eye(size), strict=True)
+    ]
     return [np.stack([column[step] for column in columns], axis=1) for step in range(steps)]
 
 
@@ -50,7 +52,9 @@ def test_the_fast_transform_is_hadamards_matrix(library: Library, size: int) -> 
     assert_close(transformed(once, ops_of(array)), size * table, 1e-13)
 
 
-@pytest.mark.parametrize(("size", "share", "rank"), [(32, 0.5, 16), (32, 0.1, 4), (16, 0.3, 5), (20, 0.25, 6), (1, 0.1, 1)])
+@pytest.mark.parametrize(
+    ("size", "share", "rank"), [(32, 0.5, 16), (32, 0.1, 4), (16, 0.3, 5), (20, 0.25, 6), (1, 0.1, 1)]
+)
 def test_what_is_kept_is_a_projection(size: int, share: float, rank: int) -> None:
     """T has orthonormal rows: T^T T is symmetric, its own square, and of the rank that was asked for."""
     (p,) = projection(RandomProjection(Identity(), share, block=16), size)
@@ -106,7 +110,9 @@ def test_linear_where_the_inside_is(library: Library, world: int) -> None:
 @pytest.mark.parametrize("world", WORLDS)
 def test_nothing_is_lost_under_feedback(world: int) -> None:
     """What the projection leaves out and what the rounding inside loses are both in the memories."""
-    simulator = Simulator(ErrorFeedback(RandomProjection(AllGather(QSGD(3, 8, "max")), 0.25, 16)), world, allow_larger=True)
+    simulator = Simulator(
+        ErrorFeedback(RandomProjection(AllGather(QSGD(3, 8, "max")), 0.25, 16)), world, allow_larger=True
+    )
     owed = np.zeros(37)
     for step in range(5):
         parts = [own["w"] for own in normal_gradients(world, step, {"w": (37,)})]
@@ -137,7 +143,9 @@ def test_bytes_are_the_shares() -> None:
     assert RandomProjection(Identity(), 0.5).wire_bytes(Spec(()), 2) == 4
 
 
-@pytest.mark.parametrize("options", [{}, {"share": 0.25, "block": 64, "levels": 15}, {"alpha": 0.5, "beta": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"share": 0.25, "block": 64, "levels": 15}, {"alpha": 0.5, "beta": 0.9}], ids=str
+)
 def test_compressive_sampling_applies_the_whole_gradient_in_time(library: Library, options: dict[str, Any]) -> None:
     """A constant gradient, over and over: with a = b = 1 the average update becomes it."""
     method = QuantizedCompressiveSampling(**options)

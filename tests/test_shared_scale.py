@@ -132,7 +132,7 @@ def test_what_is_not_finite_on_one_rank_is_seen_on_all(library: Library, poison:
     for own in means:
         finite = np.isfinite(wide(own["w"]))
         assert not finite[10:20].any()
-        assert clip or finite[:10].all() and finite[20:].all()
+        assert clip or (finite[:10].all() and finite[20:].all())
 
 
 def test_bytes_grow_with_the_logarithm_of_the_number_of_workers() -> None:

@@ -253,7 +253,7 @@ def test_heavy_hitters_of_both_signs_are_found(hashing: str, world: int, library
 @HASHING
 def test_a_table_as_wide_as_the_gradient_gives_the_true_largest(hashing: str, library: Library) -> None:
     values = [heavy(D, rank) for rank in range(3)]
-    columns = D if hashing == "rotation" else 10**6
+    columns = D if hashing == "rotation" else 10**5
     mean = average(values)
     expected = np.where(np.isin(np.arange(D), oracle.largest(mean, K)), mean, 0.0)
     for second_round in (True, False):

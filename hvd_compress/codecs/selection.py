@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 
-from ..contract import Array
+from ..contract import Array, Spec
 from ..ops import ArrayOps
 
 # Below this many elements, or with groups smaller than this, one sort is as fast as two.
 _MIN_SIZE, _MIN_GROUP = 4096, 4
+
+
+def is_large(spec: Spec, min_size: int) -> bool:
+    """Return whether a gradient is worth picking elements of: vectors, such as biases, and small tensors are not."""
+    return len(spec.shape) >= 2 and spec.size >= min_size
 
 
 def count_of(ratio: float, size: int) -> int:

@@ -8,7 +8,7 @@ from typing import Literal, final, get_args
 from ..contract import Array, Codec, Key, Spec, check_at_least, check_choice, check_fraction
 from ..ops import ArrayOps
 from .positions import from_wire, index_dtype, to_wire
-from .selection import chunk_of, count_of, largest, largest_of_chunks
+from .selection import chunk_of, count_of, is_large, largest, largest_of_chunks
 
 Selection = Literal["exact", "chunked"]
 
@@ -88,7 +88,7 @@ class TopK(Codec):
         return self._count(spec) == spec.size
 
     def compresses(self, spec: Spec) -> bool:
-        return len(spec.shape) >= 2 and spec.size >= self.min_size
+        return is_large(spec, self.min_size)
 
     def _span(self, spec: Spec) -> int:
         """Return how many positions there are to tell apart: in the tensor, or in a chunk."""

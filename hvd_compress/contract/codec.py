@@ -49,7 +49,7 @@ class Codec(Settings, ABC):
         """
 
     def arranged(self, array: Array, spec: Spec, ops: ArrayOps) -> Array:
-        """Return an array of `spec` in the shape that `encode` is to see, for codecs to which the output axis matters."""
+        """Return an array of `spec` in the shape that `encode` is to see, where the output axis matters to it."""
         del spec, ops
         return array
 
@@ -76,7 +76,7 @@ class Codec(Settings, ABC):
 
     @property
     def whole(self) -> bool:
-        """Whether this codec needs a gradient in one piece, so that it travels by `AllGather` if nothing else is said."""
+        """Whether a gradient must stay in one piece, so that it travels by `AllGather` if nothing else is said."""
         return False
 
     def compresses(self, spec: Spec) -> bool:

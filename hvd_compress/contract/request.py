@@ -15,8 +15,8 @@ An exchange yields a list of requests, one round; the driver answers with a list
 | `Batched`   | array of any shape  | an array operation of it, done at once for all units that ask for the same |
 
 All ranks must ask for the same kinds, shapes and element types in the same round. Only `SUMMABLE_DTYPES` can be
-summed; the other collectives move bits and take any element type. `Meanwhile` and `Batched` are local: no rank waits for
-another. A round of `Batched` has nothing else in it, and is not counted as a round of collectives.
+summed; the other collectives move bits and take any element type. `Meanwhile` and `Batched` are local: no rank waits
+for another. A round of `Batched` has nothing else in it, and is not counted as a round of collectives.
 """
 
 from __future__ import annotations

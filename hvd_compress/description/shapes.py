@@ -25,7 +25,7 @@ def specs_of_model(model: Any) -> list[tuple[str, Spec]]:
         # Last first, as the torch driver does: about the order in which backward makes the gradients.
         return [(name, _spec(p)) for name, p in reversed(trained.items())]
     if hasattr(model, "trainable_variables"):
-        return [(getattr(v, "path", v.name), _spec(v, output_axis=-1)) for v in model.trainable_variables]
+        return [(getattr(v, "path", None) or v.name, _spec(v, output_axis=-1)) for v in model.trainable_variables]
     if isinstance(model, Iterable) and not isinstance(model, str):
         pairs = list(model)
         if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):

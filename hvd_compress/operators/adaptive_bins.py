@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from ..codecs.selection import is_large
 from ..contract import (
     AllGather,
     Array,
@@ -66,7 +67,7 @@ class AdaptiveBins(Operator):
         check_at_least(self, "min_size", self.min_size, 0)
 
     def compresses(self, spec: Spec) -> bool:
-        return len(spec.shape) >= 2 and spec.size >= self.min_size
+        return is_large(spec, self.min_size)
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         return {"error": Leaf(spec.shape, spec.wide.dtype, Scope.LOCAL)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ..codecs.positions import from_wire, index_dtype, to_wire
-from ..codecs.selection import count_of, largest
+from ..codecs.selection import count_of, is_large, largest
 from ..contract import (
     Array,
     Context,
@@ -61,7 +61,7 @@ class GlobalTopK(Operator):
         check_at_least(self, "min_size", self.min_size, 0)
 
     def compresses(self, spec: Spec) -> bool:
-        return len(spec.shape) >= 2 and spec.size >= self.min_size
+        return is_large(spec, self.min_size)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, size = context.ops, context.spec, context.spec.size

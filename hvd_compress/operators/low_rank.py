@@ -91,7 +91,7 @@ class LowRank(Operator):
         mean = ops.matmul(p, q, transpose_a=True)
         if rest is not None:
             rest = as_gradient(rest, spec, ops)
-        kept = {"q": q, "q_start": state["q_start"]} if self.warm_start else state
+        kept = {"q": ops.finite_or_zero_(q), "q_start": state["q_start"]} if self.warm_start else state
         return Exchanged(as_gradient(mean, spec, ops), rest, kept)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from ..codecs.selection import alarm, count_of
+from ..codecs.selection import alarm, count_of, is_large
 from ..contract import (
     Array,
     Context,
@@ -43,7 +43,7 @@ class SharedPositions(Operator):
         """Return `count` different positions, equal on all ranks."""
 
     def compresses(self, spec: Spec) -> bool:
-        return len(spec.shape) >= 2 and spec.size >= self.min_size
+        return is_large(spec, self.min_size)
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec

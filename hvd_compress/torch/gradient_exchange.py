@@ -202,11 +202,10 @@ class GradientExchange:
     # --- changing the compressor ---
 
     def _wanted(self) -> Operator | Codec:
-        """Return the compressor that `optimizer.compression` asks for; the present one if it is equal to that."""
+        """Return the compressor that `optimizer.compression` asks for; another object once it was assigned anew."""
         asked = getattr(self._optimizer, "compression", self._compressor)
         if asked is not self._asked:
-            resolved = _compressor_of(asked)
-            self._asked, self._resolved = asked, self._compressor if resolved == self._compressor else resolved
+            self._asked, self._resolved = asked, _compressor_of(asked)
         return self._resolved
 
     def change_compression(self, compression: Any, residual: Residual = "keep") -> None:
@@ -230,7 +229,9 @@ class GradientExchange:
         plan = self._make_plan(wanted)
         self._changes += 1
         check_change(plan, residual, lambda item: self._gather(item, f"{self._prefix}.change{self._changes}"))
-        self._worker.replan(plan, residual)
+        # Ranks compare also what is equal here: another rank may have been given something else.
+        if wanted != self._compressor or residual != "keep":
+            self._worker.replan(plan, residual)
         self._compressor = self._resolved = self._asked = wanted
         self._optimizer.compression = wanted  # type: ignore[attr-defined]
         self._follow_plan()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..codecs.selection import largest
 from ..contract import Array
 from ..errors import ConfigurationError
 from ..operators import CountSketch, SketchSize
+from ..operators.sketch import Hashing
 from ..ops import ArrayOps, ops_of
 
 
@@ -50,7 +51,7 @@ def tune_sketch(
     widths: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0),
     candidates: Sequence[int] = (1, 2, 4, 8, 16),
     target: float = 0.9,
-    hashing: str = "rotation",
+    hashing: Hashing = "rotation",
     seed: int = 0,
 ) -> SketchTuning:
     """Measure which part of the largest coordinates sketches of many sizes find.
@@ -69,7 +70,7 @@ def tune_sketch(
         seed: of the hash functions.
 
     Raises:
-        ConfigurationError: there is no gradient, k or the target is out of range, or a size is not one for `CountSketch`.
+        ConfigurationError: there is no gradient, or k, the target or a size is out of range.
     """
     if not gradients:
         raise ConfigurationError("tune_sketch(gradients=[]): give at least one worker's gradient.")
@@ -80,26 +81,34 @@ def tune_sketch(
     d = ops.shape(mean)[0]
     if not 1 <= k <= d:
         raise ConfigurationError(f"tune_sketch(k={k!r}): k must be a whole number from 1 to d={d}.")
-    magnitudes = ops.abs(mean)
-    best = largest(magnitudes, k, ops)
-    is_best = ops.put_(ops.zeros((d,), "float64"), best, 1.0)
-    squares = ops.cast(magnitudes, "float64") * ops.cast(magnitudes, "float64")
-    whole = float(ops.sum(ops.take(squares, best)))
-    trials = []
-    for r in rows:
-        for c in sorted({max(1, min(d, round(width * k))) for width in widths}):
-            operator = CountSketch(k=k, rows=r, columns=c, hashing=hashing, seed=seed)  # type: ignore[arg-type]
-            hashes = operator.hashes(d, ops)
-            estimates = ops.abs(hashes.estimates(hashes.sketch(mean)))
-            for p in candidates:
-                size = SketchSize(r, c, p)
-                asked = largest(estimates, min(p * k, d), ops)
-                applied = ops.take(asked, largest(ops.take(magnitudes, asked), k, ops))
-                found = float(ops.sum(ops.take(is_best, asked))) / k
-                norm = float(ops.sum(ops.take(squares, applied))) / whole if whole else 1.0
-                trials.append(SketchTrial(size, size.numbers(k), found, norm))
+    trials = [
+        trial
+        for r in rows
+        for c in sorted({max(1, min(d, round(width * k))) for width in widths})
+        for trial in _trials(CountSketch(k=k, rows=r, columns=c, hashing=hashing, seed=seed), mean, candidates, ops)
+    ]
     trials.sort(key=lambda trial: (trial.numbers, -trial.norm))
     return SketchTuning(tuple(trials), next((trial for trial in trials if trial.norm >= target), None))
+
+
+def _trials(operator: CountSketch, mean: Array, candidates: Sequence[int], ops: ArrayOps) -> Iterator[SketchTrial]:
+    """Yield what one table recovers with each number of candidates."""
+    d = ops.shape(mean)[0]
+    k = operator.applied(d)
+    magnitudes = ops.abs(mean)
+    squares = ops.cast(magnitudes, "float64") * ops.cast(magnitudes, "float64")
+    best = largest(magnitudes, k, ops)
+    is_best = ops.put_(ops.zeros((d,), "float64"), best, 1.0)
+    whole = float(ops.sum(ops.take(squares, best)))
+    hashes = operator.hashes(d, ops)
+    estimates = ops.abs(hashes.estimates(hashes.sketch(mean)))
+    for p in candidates:
+        size = SketchSize(operator.rows, hashes.columns, p)
+        asked = largest(estimates, min(p * k, d), ops)
+        applied = ops.take(asked, largest(ops.take(magnitudes, asked), k, ops))
+        found = float(ops.sum(ops.take(is_best, asked))) / k
+        norm = float(ops.sum(ops.take(squares, applied))) / whole if whole else 1.0
+        yield SketchTrial(size, size.numbers(k), found, norm)
 
 
 def _mean(gradients: Sequence[Array], ops: ArrayOps) -> Array:

@@ -19,6 +19,7 @@ WITH_THREE = (
     "sign_methods.trains_as_in_the_simulator[block",
     "sign_methods.momentum",
     "quantised",
+    "sketched",
     "hooks",
     "options.process_set",
     "options.two_process_sets",

@@ -78,9 +78,7 @@ ROWS = [
         random=True,
         flat=False,
     ),
-    Row(
-        "feedback-shared-scale", ErrorFeedback(SharedScale()), memory=(1.0, 1.0), bound=_noise(7, 512), random=True
-    ),
+    Row("feedback-shared-scale", ErrorFeedback(SharedScale()), memory=(1.0, 1.0), bound=_noise(7, 512), random=True),
     Row("ecqsgd", ECQSGD(), memory=(0.2, 0.9), bound=_noise(7, 512), random=True, flat=False),
     Row(
         "ecqsgd-2-bits-max",

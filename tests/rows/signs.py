@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from row import Row
@@ -88,9 +87,6 @@ ROWS = [
         decay=True,
     ),
     Row("step-size", StepSizeScaling(ErrorFeedback(BlockSign()), cap=10.0), memory=PLAIN, rate=RATE),
-    Row("step-size-uncapped", StepSizeScaling(EFSignSGD(), cap=math.inf), memory=PLAIN, rate=RATE, flat=False),
     Row("momentum-signs", Momentum(ErrorFeedback(OneBit())), momentum=True),
-    Row("momentum-damped", Momentum(BlockSign(), 0.5, dampening=0.5, nesterov=False), momentum=True),
     Row("local-decay", LocalWeightDecay(ErrorFeedback(BlockSign()), 0.1), parameters=True, memory=PLAIN),
-    Row("local-decay-no-momentum", LocalWeightDecay(BlockSign(), 0.2, momentum=0.0), parameters=True),
 ]

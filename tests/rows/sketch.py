@@ -26,16 +26,19 @@ ROWS = [
     _sketch("count-sketch-k", CountSketch(k=40, min_size=0, rows=3, columns=300, candidates=6)),
     _sketch("count-sketch-polynomial", CountSketch(hashing="polynomial", columns=400, seed=3, **_MOST)),
     _sketch("count-sketch-estimates", CountSketch(columns=10**6, second_round=False, **_MOST)),
-    exact("count-sketch-full", CountSketch(ratio=1.0, min_size=0)),
+    exact("count-sketch-full", CountSketch(ratio=1.0, min_size=0), joined=True),
     _sketch("feedback-count-sketch", ErrorFeedback(CountSketch(**_MOST)), memory=(1.0, 1.0)),
-    exact("feedback-count-sketch-full", ErrorFeedback(CountSketch(ratio=1.0, min_size=0)), memory=(1.0, 1.0)),
+    exact(
+        "feedback-count-sketch-full", ErrorFeedback(CountSketch(ratio=1.0, min_size=0)), memory=(1.0, 1.0), joined=True
+    ),
     _sgd("sketchedsgd"),
     _sgd("sketchedsgd-k", k=60, rows=3, columns=300, candidates=5),
     _sgd("sketchedsgd-no-momentum", momentum=0.0, seed=1),
     _sgd("sketchedsgd-no-masking", masking=False),
     _sgd("sketchedsgd-estimates", columns=10**6, second_round=False),
     _sgd("sketchedsgd-polynomial", hashing="polynomial", columns=500),
-    _sgd("sketchedsgd-half", half=True),
+    # A column for every element: sums of several would not fit into float16 where each of them just does.
+    _sgd("sketchedsgd-half", half=True, momentum=0.0, columns=10**6),
     exact("sketchedsgd-of-large-tensors", SketchedSGD(momentum=0.0)),
-    exact("sketchedsgd-full", SketchedSGD(ratio=1.0, momentum=0.0, min_size=0)),
+    exact("sketchedsgd-full", SketchedSGD(ratio=1.0, momentum=0.0, min_size=0), joined=True),
 ]
