@@ -134,14 +134,24 @@ def _by_name(text: str) -> Operator | Codec:
     compressor: Any = _find(name)
     if not settings:
         return compressor  # type: ignore[no-any-return]
-    known = {field.name for field in fields(compressor)}
-    changes = dict(_setting(item, text) for item in settings)
+    return _with_settings(compressor, dict(_setting(item, text) for item in settings), text)  # type: ignore[no-any-return]
+
+
+def _with_settings(compressor: Any, changes: dict[str, Any], text: str) -> Any:
+    """Return the compressor with some settings changed: its own, or else those of the codec that it carries."""
+    own = {field.name for field in fields(compressor)}
+    codec = getattr(compressor, "codec", None) if "codec" in own else None
+    inner = {field.name for field in fields(codec)} - own if isinstance(codec, Codec) else set()
     for setting in changes:
-        if setting not in known:
+        if setting not in own | inner:
             raise ConfigurationError(
-                f"{text!r}: {type(compressor).__name__} has no setting {setting!r}; it has {', '.join(sorted(known))}."
+                f"{text!r}: {type(compressor).__name__} has no setting {setting!r}; it has "
+                f"{', '.join(sorted(own | inner))}."
             )
-    return replace(compressor, **changes)  # type: ignore[no-any-return]
+    for_codec = {name: value for name, value in changes.items() if name in inner}
+    if for_codec:
+        changes = {**{name: v for name, v in changes.items() if name in own}, "codec": replace(codec, **for_codec)}
+    return replace(compressor, **changes)
 
 
 def _setting(item: str, text: str) -> tuple[str, Any]:

@@ -91,7 +91,7 @@ class Row:
         server: a server on every rank keeps what it loses itself, in a leaf named "server".
         rate: the learning rate to simulate with, where it needs one.
         parameters: whether it needs parameters.
-        flat: what a worker sends does not grow with the number of workers; otherwise it grows in proportion.
+        flat: what a worker sends does not grow with the number of workers.
     """
 
     id: str

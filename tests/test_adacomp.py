@@ -78,6 +78,12 @@ def test_how_much_is_sent_follows_from_the_gradient(library: Library) -> None:
     assert not sent[2].any()
 
 
+def test_a_last_bin_of_zeros_with_more_slots_than_elements(library: Library) -> None:
+    """There is nothing to fill the slots with, and nothing beyond the end of the tensor is looked at."""
+    sent = Simulator(AdaComp(2, slots=2, min_size=0), 1).step([{"w": library.array([[3.0, 0.0, 0.0]])}])[0]["w"]
+    assert_close(sent, np.array([[3.0, 0.0, 0.0]]), 0.0)
+
+
 def test_what_has_no_room_waits(library: Library) -> None:
     """Ten equal elements through slots of 4: gradients of zero afterwards, and the rest still comes."""
     simulator = Simulator(AdaComp(10, slots=4, min_size=0), 1)

@@ -14,9 +14,11 @@ LAST = 10
 
 
 def gradients_of(step: int) -> list[dict[str, np.ndarray]]:
-    gradients = normal_gradients(W, min(step, ZERO[-1] + 1))
+    """Return gradients of workers that by and large agree; the same ones at the last steps."""
+    *gradients, common = normal_gradients(W + 1, min(step, ZERO[-1] + 1))
     for rank, own in enumerate(gradients):
         for name in SENT:
+            own[name] = np.asarray(common[name] * (1 + 0.1 * np.tanh(own[name])))
             if step in OVERFLOW and rank == 1:
                 own[name].reshape(-1)[0] = np.inf
             if step in ZERO:
@@ -26,9 +28,12 @@ def gradients_of(step: int) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.rows("steady")
 def test_a_layer_is_transmitted_again(row: Row, library: Library) -> None:
-    """At every other step every layer's update points along the gradient; with what is owed, over the last steps."""
+    """At every other step every layer's update points along the gradient; with what is owed, over the last steps.
+
+    Momentum goes on along older gradients, and a joined row weighs layers together: for these the next law speaks.
+    """
     simulator, ideal = simulator_of(row, W, library), Ideal(row)
-    owing = row.momentum or memory_of(row) is not None
+    owing = memory_of(row) is not None
     applied = {name: np.zeros(MODEL[name]) for name in SENT}
     for step in range(LAST):
         gradients = gradients_of(step)
@@ -41,7 +46,8 @@ def test_a_layer_is_transmitted_again(row: Row, library: Library) -> None:
                 assert step != OVERFLOW[0] or row.joined or not np.isfinite(wide(means[name])).all(), name
                 continue
             applied[name] = wide(means[name]) + (applied[name] if owing and step > ZERO[-1] else 0.0)
-            if step not in ZERO and (not owing or step == LAST - 1):
+            judged = step not in ZERO and row.separable and not row.momentum
+            if judged and (not owing or step == LAST - 1):
                 # A projection onto random directions keeps a share of the gradient, and points the same way.
                 kept = float(np.sum(applied[name] * expected[name]))
                 assert kept > 1e-3 * float(np.sum(expected[name] ** 2)), f"{name} was silent at step {step}"
@@ -60,7 +66,7 @@ def test_every_layer_gets_its_turn(row: Row) -> None:
             simulator.step(library.arrays(gradients_of(step)))
     own = {name: np.sign(x) * (1 + 0.1 * np.abs(np.tanh(x))) for name, x in normal_gradients(1, 99)[0].items()}
     total = {name: np.zeros_like(x) for name, x in own.items()}
-    for _ in range(25):
+    for _ in range(20):
         means = simulator.step(library.arrays([own, own]))[0]
         total = {name: x + wide(means[name]) for name, x in total.items()}
     for unit in simulator.plan.units:

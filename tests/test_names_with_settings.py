@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hvd_compress import ConfigurationError, Identity, PowerSGD, UnknownCompressorError, resolve
+from hvd_compress import (
+    QSGD,
+    AllGather,
+    ConfigurationError,
+    Identity,
+    PowerSGD,
+    TwoWay,
+    UnknownCompressorError,
+    resolve,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +50,10 @@ def test_a_wrong_setting_is_told_in_one_sentence(text: str, told: str) -> None:
 def test_a_wrong_name_with_settings_is_told_its_nearest() -> None:
     with pytest.raises(UnknownCompressorError, match="did you mean 'powersgd'"):
         resolve("powersdg:rank=2")
+
+
+def test_a_setting_of_the_codec_inside_is_reached() -> None:
+    assert resolve("qsgd:levels=3:bucket=64") == AllGather(QSGD(levels=3, bucket=64))
+    assert resolve("qsgdtwoway:levels=3:server_feedback=true") == TwoWay(QSGD(levels=3), server_feedback=True)
+    with pytest.raises(ConfigurationError, match=r"no setting 'lvls'.*bucket, codec, levels"):
+        resolve("qsgd:lvls=3")

@@ -76,7 +76,7 @@ def test_buckets_make_no_difference(row: Row) -> None:
     # A unit is never cut: the model of a joined row may be one unit, besides those that travel dense.
     assert len(tiny.plan.buckets) >= sum(unit.spec.size > 0 for unit in tiny.plan.units)
     assert tiny.sent_bytes == small.sent_bytes == one.sent_bytes
-    if row.separable:
+    if all(len(unit.parameters) == 1 for unit in one.plan.units):
         assert len(tiny.plan.buckets) > len(small.plan.buckets) > 1
         collectives = [s.workers[0].meter.collectives for s in (tiny, small, one)]
         assert collectives[0] > collectives[2] < collectives[1]

@@ -74,7 +74,7 @@ def check_collectives(row: Row, world_size: int, dtype: str) -> None:
 
 
 def test_traffic_per_worker_stays_flat_or_grows_as_the_row_says(row: Row) -> None:
-    """At most 2 (W-1)/W of what two workers send, and the padding of shards; gathers grow in proportion to W - 1."""
+    """At most 2 (W-1)/W of what two workers send, and the padding of shards; what is gathered or merged grows."""
     for shape in ((256, 256), (2**14,)):
         spec = Spec(shape)
         few, many = (unit_of(row, spec, world) for world in (2, 64))
@@ -85,7 +85,7 @@ def test_traffic_per_worker_stays_flat_or_grows_as_the_row_says(row: Row) -> Non
         if row.flat:
             assert crowd <= 2 * two * 63 / 64 + 64 * 64
         else:
-            assert crowd >= 16 * two
+            assert crowd >= 2.5 * two
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 8])

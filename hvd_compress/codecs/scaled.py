@@ -15,7 +15,8 @@ class Scaled(Codec):
     """Multiply what a codec decodes to: C(x) = factor U(x).
 
     Where U is unbiased with E||U(x) - x||^2 <= (w - 1) ||x||^2, factor = 1/w makes it a contraction on average,
-    E||x - C(x)||^2 <= (1 - 1/w) ||x||^2, as error feedback needs. Without feedback the update is just shorter.
+    E||x - C(x)||^2 <= (1 - 1/w) ||x||^2, as error feedback needs. Without feedback the update is just shorter;
+    `TwoWay` shortens it on the way there and on the way back, and so needs its server's feedback too.
 
     Args:
         codec: U, such as QSGD, for which w = 1 + min(n/s^2, sqrt(n)/s) with s levels and n elements a norm.

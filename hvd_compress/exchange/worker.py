@@ -264,7 +264,7 @@ class Worker:
                 )
 
     def _remembers(self, unit: Unit) -> bool:
-        return bool(unit.operator.leaves(unit.spec, self.world_size))
+        return bool(declared_leaves(unit, self.world_size))
 
     def _take_state(self, unit: Unit, ops: ArrayOps) -> State:
         state = self._states.pop(unit.name, None)

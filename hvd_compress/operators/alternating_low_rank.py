@@ -79,7 +79,9 @@ class AlternatingLowRank(Operator):
         mean = ops.matmul(factor, basis, transpose_a=True) if even else ops.matmul(basis, factor, transpose_a=True)
         if unsent is not None:
             unsent = as_gradient(unsent, spec, ops)
-        return Exchanged(as_gradient(mean, spec, ops), unsent, {**state, "p" if even else "q": ops.finite_or_zero_(factor)})
+        return Exchanged(
+            as_gradient(mean, spec, ops), unsent, {**state, "p" if even else "q": ops.finite_or_zero_(factor)}
+        )
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         side = spec.matrix_shape[step % 2]

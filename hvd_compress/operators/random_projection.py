@@ -71,7 +71,8 @@ class RandomProjection(Wrapper):
         return self.inner_operator(spec).dense(self.seen(spec))
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
-        return {"inner": self.inner_leaves(spec, world_size)}
+        inner = self.inner_leaves(spec, world_size)
+        return {"inner": inner} if inner else {}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec
@@ -91,13 +92,13 @@ class RandomProjection(Wrapper):
 
         own = ops.copy(y) if context.feedback else None
         inside = replace(context, spec=self.seen(spec), parameter=None)
-        result = yield from self.inner_operator(spec).exchange(y, state["inner"], inside)
+        result = yield from self.inner_operator(spec).exchange(y, state.get("inner", {}), inside)
         mean = ops.cast(back(result.mean), spec.dtype)
         rest: Array | None = None
         if own is not None:
             sent = own if result.rest is None else ops.add_(own, result.rest, -1.0)
             rest = ops.add_(ops.reshape(x, spec.shape), back(sent), -1.0)
-        return Exchanged(mean, rest, {"inner": result.state})
+        return Exchanged(mean, rest, {"inner": result.state} if state else {})
 
     def _sizes(self, spec: Spec) -> tuple[int, int, int]:
         """Return the elements of a block, those kept of it, and the number of blocks."""

@@ -291,8 +291,10 @@ class GradientExchange:
     def synchronize(self) -> None:
         """Exchange what is not under way yet, wait for everything, and put mean gradients in `p.grad`."""
         self._check_nothing_is_new()
-        if self._wanted() is not self._compressor:
-            self.change_compression(self._wanted())
+        wanted = self._wanted()
+        # What is on its way already travels by an equal compressor; ranks compare before the next exchange.
+        if wanted is not self._compressor and not (self._trips and wanted == self._compressor):
+            self.change_compression(wanted)
         if not self._sparse_known:
             self._agree_on_sparse()
         for name in () if self._alone else self._sparse:

@@ -55,12 +55,13 @@ ROWS = [
         random=True,
         flat=False,
     ),
-    Row("shared-scale", SharedScale(), bound=_noise(7, 512), random=True, unbiased=True),
+    Row("shared-scale", SharedScale(), bound=_noise(7, 512), random=True, unbiased=True, flat=False),
     Row(
         "shared-scale-ternary",
         SharedScale(levels=1, bucket=0, clip=2.5),
         bound=lambda n, m: 1.0 + _ternary()(n, m),
         random=True,
+        flat=False,
     ),
     Row("projection", RandomProjection(Identity()), linear=True, bound=_projected(0.5), random=True),
     Row(
@@ -78,7 +79,14 @@ ROWS = [
         random=True,
         flat=False,
     ),
-    Row("feedback-shared-scale", ErrorFeedback(SharedScale()), memory=(1.0, 1.0), bound=_noise(7, 512), random=True),
+    Row(
+        "feedback-shared-scale",
+        ErrorFeedback(SharedScale()),
+        memory=(1.0, 1.0),
+        bound=_noise(7, 512),
+        random=True,
+        flat=False,
+    ),
     Row("ecqsgd", ECQSGD(), memory=(0.2, 0.9), bound=_noise(7, 512), random=True, flat=False),
     Row(
         "ecqsgd-2-bits-max",
@@ -94,6 +102,7 @@ ROWS = [
         memory=(1.0, 1.0),
         bound=_projected(0.5, 7),
         random=True,
+        flat=False,
     ),
     Row(
         "compressive-sampling-less",
@@ -101,5 +110,6 @@ ROWS = [
         memory=(0.5, 0.9),
         bound=_projected(0.25, 15),
         random=True,
+        flat=False,
     ),
 ]

@@ -54,7 +54,7 @@ ROWS = [
     Row("sign-vote", TwoWay(BlockSign(scaled=False)), votes=True),
     _signs("one-bit", OneBit()),
     _signs("one-bit-feedback", ErrorFeedback(AllGather(OneBit())), memory=PLAIN, flat=False),
-    _scaled("scaled-signs", Scaled(BlockSign(), 0.5), 0.5),
+    _scaled("scaled-signs", Scaled(BlockSign(), 0.5), 0.25),  # scaled on the way there, and on the way back
     _scaled("scaled-feedback", ErrorFeedback(AllGather(Scaled(OneBit(), 0.75))), 0.75, memory=PLAIN, flat=False),
     _scaled("scaled-identity", ErrorFeedback(Scaled(Identity(), 0.5)), 0.5, memory=PLAIN),
     Row("joined-signs", Joined(BlockSign()), joined=True),

@@ -12,12 +12,14 @@ _MOST = {"ratio": 0.1, "min_size": 0}
 
 
 def _sketch(name: str, compressor: Any, **more: Any) -> Row:
-    return Row(name, compressor, linear=True, sparse=True, joined=True, **more)
+    return Row(name, compressor, sparse=True, joined=True, **{"linear": True, **more})
 
 
 def _sgd(name: str, **settings: Any) -> Row:
     wire = "float16" if settings.get("half") else None
-    return _sketch(name, SketchedSGD(**{**_MOST, **settings}), momentum=settings.get("momentum") != 0.0, wire=wire)
+    momentum = settings.get("momentum") != 0.0
+    # Rounding the shares of several workers turns choices that are nearly even.
+    return _sketch(name, SketchedSGD(**{**_MOST, **settings}), momentum=momentum, wire=wire, linear=wire is None)
 
 
 ROWS = [

@@ -123,7 +123,8 @@ def training_with_schedulers(how: str) -> None:
             scheduler.step()
         assert_equal_on_ranks(weights(model))
         ends.append(weights(model))
-    assert_close(ends[1], ends[0], 1e-6)
+    # By hand, what float16 lost of a bias goes into the next gradient; in a schedule it waits for a phase with memory.
+    assert_close(ends[1], ends[0], 2e-5)
 
 
 @check(min_ranks=2, cases=["compressor", "residual"])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hvd_compress.torch as hvd
-from hvd_compress import Cast, Identity, PowerSGD, UsageError
+from hvd_compress import ByName, Cast, Identity, Joined, PowerSGD, UsageError
 
 from .common import assert_close, assert_equal_on_ranks, raises
 from .harness import check
@@ -141,6 +141,21 @@ def gathered_gradients_stay_sparse_and_uncompressed() -> None:
     assert [u.name for u in optimizer.exchange.plan.units if "table" in u.name] == []
     assert next(iter(optimizer.param_groups[0]["params"])).grad.is_sparse
     assert_equal_on_ranks(found)
+
+
+@check(cases=["joined", "by-name"])
+def sparse_gradients_stay_out_of_joined_units(case: str) -> None:
+    whole = Joined(Identity(), float("inf"))
+    compressor = whole if case == "joined" else ByName({"table.*": PowerSGD(rank=1, min_saving=0)}, whole)
+    found, (optimizer,) = _train("sgd", 4, compression=compressor)
+    (unit,) = optimizer.exchange.plan.units
+    assert sorted(name for name, _ in unit.parameters) == ["head.bias", "head.weight"]
+    assert next(iter(optimizer.param_groups[0]["params"])).grad.is_sparse
+    assert_close(found, _expected("sgd", 4), TOLERANCE["sgd"])
+    found, (optimizer,) = _train("sgd", 4, compression=whole, sparse_as_dense=True)
+    (unit,) = optimizer.exchange.plan.units
+    assert "table.weight" in dict(unit.parameters)
+    assert_close(found, _expected("sgd", 4), TOLERANCE["sgd"])
 
 
 @check(min_ranks=2)
