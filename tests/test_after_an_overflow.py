@@ -50,7 +50,9 @@ def test_a_layer_is_transmitted_again(row: Row, library: Library) -> None:
             if judged and (not owing or step == LAST - 1):
                 # A projection onto random directions keeps a share of the gradient, and points the same way.
                 kept = float(np.sum(applied[name] * expected[name]))
-                assert kept > 1e-3 * float(np.sum(expected[name] ** 2)), f"{name} was silent at step {step}"
+                assert kept > (0.0 if row.random else 1e-3) * float(np.sum(expected[name] ** 2)), (
+                    f"{name} was silent at step {step}"
+                )
 
 
 @pytest.mark.rows("averages")

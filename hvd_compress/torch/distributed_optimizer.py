@@ -17,7 +17,7 @@ from ..operators import AllReduce, HorovodCompressor
 from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
-from .settings import ExchangeSettings, check_momentum, check_passes
+from .settings import ExchangeSettings, check_optimizer, check_passes
 from .stepping import attach
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -72,7 +72,7 @@ def DistributedOptimizer(
     passes = check_passes(backward_passes_per_step)
     groups = groups if groups is not None else num_groups
     _check_supported(optimizer, op)
-    check_momentum(optimizer, compressor)
+    check_optimizer(optimizer, compressor)
     if op == stock.Adasum:
         suited = _for_stock(compressor, compression)
         if check_replicas_every:

@@ -65,17 +65,22 @@ def check_passes(passes: object) -> int:
     return passes
 
 
-def check_momentum(optimizer: torch.optim.Optimizer, compressor: Operator | Codec) -> None:
-    """Raise if both the compressor and the optimizer have momentum.
+def check_optimizer(optimizer: torch.optim.Optimizer, compressor: Operator | Codec) -> None:
+    """Raise if both the compressor and the optimizer have momentum, or both have weight decay.
 
     Raises:
-        ConfigurationError: they have; gradients would be averaged over time twice.
+        ConfigurationError: they have; it would act twice.
     """
-    if not (isinstance(compressor, Operator) and compressor.has_momentum):
+    if not isinstance(compressor, Operator):
         return
     for group in optimizer.param_groups:
-        if group.get("momentum"):
+        if compressor.has_momentum and group.get("momentum"):
             raise ConfigurationError(
                 f"{compressor!r} has momentum of its own and the optimizer has momentum={group['momentum']!r}; set "
                 "momentum=0 and nesterov=False in the optimizer."
+            )
+        if compressor.needs_parameters and group.get("weight_decay"):
+            raise ConfigurationError(
+                f"{compressor!r} has weight decay of its own and the optimizer has "
+                f"weight_decay={group['weight_decay']!r}; set one of the two to 0."
             )
