@@ -9,7 +9,7 @@ import torch
 
 from hvd_compress import Codec, Operator, SignumMajorityVote
 
-RATE = 0.1
+RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 # A vote moves every weight by the learning rate itself, so that it is chosen like Adam's.
 VOTE_RATE = 0.001
 
@@ -21,14 +21,16 @@ class Recipe:
     Args:
         lr: the highest learning rate of the schedule.
         momentum: of the optimizer; 0 where the method has its own.
+        weight_decay: of the optimizer. Without momentum there, it is as much larger as momentum would make it.
     """
 
     lr: float
     momentum: float
+    weight_decay: float
 
     def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.SGD:
-        nesterov = self.momentum > 0.0
-        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=5e-4, nesterov=nesterov)
+        settings = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        return torch.optim.SGD(parameters, nesterov=self.momentum > 0.0, **settings)
 
 
 def recipe(compressor: Operator | Codec, lr: float | None) -> Recipe:
@@ -40,4 +42,5 @@ def recipe(compressor: Operator | Codec, lr: float | None) -> Recipe:
     """
     own_momentum = isinstance(compressor, Operator) and compressor.has_momentum
     usual = VOTE_RATE if isinstance(compressor, SignumMajorityVote) else RATE
-    return Recipe(usual if lr is None else lr, 0.0 if own_momentum else 0.9)
+    decay = WEIGHT_DECAY / (1.0 - MOMENTUM) if own_momentum else WEIGHT_DECAY
+    return Recipe(usual if lr is None else lr, 0.0 if own_momentum else MOMENTUM, decay)
