@@ -141,7 +141,7 @@ def _with_settings(compressor: Any, changes: dict[str, Any], text: str) -> Any:
     """Return the compressor with some settings changed: its own, or else those of the codec that it carries."""
     own = {field.name for field in fields(compressor)}
     codec: Any = getattr(compressor, "codec", None) if "codec" in own else None
-    inner = {field.name for field in fields(codec)} - own if isinstance(codec, Codec) else set()
+    inner = {field.name for field in fields(codec)} - own if codec is not None else set()
     for setting in changes:
         if setting not in own | inner:
             raise ConfigurationError(

@@ -28,11 +28,11 @@ def vectors(world: int, step: int, size: int, seed: int = 0) -> list[np.ndarray]
     return [np.random.default_rng([seed, step, rank]).standard_normal(size) for rank in range(world)]
 
 
-def paper_choice(kind: str, ratio: int, world: int) -> Any:
+def paper_choice(kind: str, chunk: int, world: int) -> Any:
     """Return the oracle's choice of coordinates."""
     if kind == "chunked":
-        return lambda step, ps: clt_indices_chunked(ps, step, ratio, world)
-    return lambda step, ps: clt_indices_exact(ps, step, -(-ps[0].size // ratio), world)
+        return lambda step, ps: clt_indices_chunked(ps, step, chunk, world)
+    return lambda step, ps: clt_indices_exact(ps, step, -(-ps[0].size // chunk), world)
 
 
 class Workers:
@@ -102,21 +102,21 @@ def test_on_both_libraries(library: Library, kind: Any, dtype: str) -> None:
 @given(
     size=st.integers(1, 90),
     world=st.integers(1, 9),
-    ratio=st.integers(1, 40),
+    chunk=st.integers(1, 40),
     step=st.integers(0, 20),
     kind=st.sampled_from(KINDS),
 )
-@example(size=13, world=5, ratio=1, step=2, kind="exact")  # the last shard has less than its share of the top k
-def test_all_ranks_send_the_same_elements(size: int, world: int, ratio: int, step: int, kind: Any) -> None:
+@example(size=13, world=5, chunk=1, step=2, kind="exact")  # the last shard has less than its share of the top k
+def test_all_ranks_send_the_same_elements(size: int, world: int, chunk: int, step: int, kind: Any) -> None:
     """Each named once, as the paper's leaders choose; as many as shapes say, and the rest is what is not sent."""
-    operator, spec, ps = CyclicTopK(ratio, kind, min_size=0), Spec((size,), "float64"), vectors(world, step, size)
+    operator, spec, ps = CyclicTopK(chunk, kind, min_size=0), Spec((size,), "float64"), vectors(world, step, size)
     workers = Workers(operator, world)
     workers.taken = step
     outcomes = workers.step(ps)
     positions = [np.sort(np.asarray(outcome.positions)) for outcome in outcomes]
     assert all(np.array_equal(own, positions[0]) for own in positions)
-    assert np.array_equal(positions[0], np.sort(paper_choice(kind, ratio, world)(step, ps)))
-    assert positions[0].size == operator.traffic(spec, world, step)[1][0].count >= min(size, -(-size // ratio))
+    assert np.array_equal(positions[0], np.sort(paper_choice(kind, chunk, world)(step, ps)))
+    assert positions[0].size == operator.traffic(spec, world, step)[1][0].count >= min(size, -(-size // chunk))
     assert len({bits(outcome.mean) for outcome in outcomes}) == 1
     for p, outcome in zip(ps, outcomes, strict=True):
         unsent = p.copy()
@@ -185,7 +185,7 @@ def test_nothing_is_lost_and_what_is_sent_keeps_a_share(kind: Any, beta: float) 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(
-    ("ratio", "kind", "dtype", "index"),
+    ("chunk", "kind", "dtype", "index"),
     [
         (100, "chunked", "float32", "uint8"),
         (256, "chunked", "float16", "uint8"),
@@ -195,12 +195,12 @@ def test_nothing_is_lost_and_what_is_sent_keeps_a_share(kind: Any, beta: float) 
     ],
 )
 def test_traffic_does_not_grow_with_the_number_of_workers(
-    world: int, ratio: int, kind: Any, dtype: str, index: str
+    world: int, chunk: int, kind: Any, dtype: str, index: str
 ) -> None:
     """One position in its chunk and one value a chunk; a padded share of the positions from every rank."""
     size = 1_234_567
-    chosen = -(-size // ratio)
-    (indices,), (values,) = CyclicTopK(ratio, kind).traffic(Spec((size,), dtype), world, 3)
+    chosen = -(-size // chunk)
+    (indices,), (values,) = CyclicTopK(chunk, kind).traffic(Spec((size,), dtype), world, 3)
     assert (indices.kind.__name__, indices.count, indices.dtype) == ("AllGather", -(-chosen // world), index)
     assert values.kind.__name__ == "Mean"
     assert values.dtype == ("float64" if dtype == "float64" else "float32")
@@ -218,18 +218,18 @@ def test_bytes_are_those_of_positions_and_values() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_contraction_on_average(kind: Any) -> None:
     """The mean loses no more than under a random choice, and the less the more alike the workers are."""
-    world, size, ratio = 4, 400, 10
+    world, size, chunk = 4, 400, 10
     lost = []
     for noise in (100.0, 1.0, 0.0):
         shares = []
         for seed in range(20):
             shared = vectors(1, 0, size, 50 + seed)[0]
             xs = [shared + noise * own for own in vectors(world, 0, size, seed)]
-            mean = Workers(CyclicTopK(ratio, kind, min_size=0), world).step(xs)[0].mean
+            mean = Workers(CyclicTopK(chunk, kind, min_size=0), world).step(xs)[0].mean
             y = average(xs)
             shares.append(np.sum((y - mean) ** 2) / np.sum(y**2))
         lost.append(np.mean(shares))
-    assert lost[0] < 1 - 1 / ratio
+    assert lost[0] < 1 - 1 / chunk
     assert lost[0] > lost[1] > lost[2]
 
 
@@ -279,12 +279,12 @@ def test_half_precision_is_averaged_in_float32(kind: Any) -> None:
 
 
 def test_layers_may_have_ratios_of_their_own() -> None:
-    method = ScaleCom(8, ratios={"conv*": 2, "*.first": 1}, min_size=16)
+    method = ScaleCom(8, chunks={"conv*": 2, "*.first": 1}, min_size=16)
     shapes = {"conv.first": (64,), "fc": (64,), "fc.first": (64,), "bias": (15,)}
     simulator = Simulator(method, 2)
     means = simulator.step([{name: np.ones(shape) for name, shape in shapes.items()}] * 2)[0]
     assert {name: int(x.sum()) for name, x in means.items()} == {"conv.first": 32, "fc": 8, "fc.first": 64, "bias": 15}
-    assert eval(repr(method)) == method == ScaleCom(8, ratios=(("conv*", 2), ("*.first", 1)), min_size=16)
+    assert eval(repr(method)) == method == ScaleCom(8, chunks=(("conv*", 2), ("*.first", 1)), min_size=16)
 
 
 def test_warm_up_is_dense_and_leaves_no_memory() -> None:
@@ -307,17 +307,17 @@ def test_rounds_are_two() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"ratio": 0}, "ratio=0"),
-        ({"ratio": 2.5}, "ratio=2.5"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"chunk": 2.5}, "chunk=2.5"),
         ({"beta": 0.0}, "beta=0.0"),
         ({"beta": 1.5}, "beta=1.5"),
         ({"filter": "high-pass"}, "filter='high-pass'"),
         ({"selection": "random"}, "selection='random'"),
         ({"start_after": -1}, "start_after=-1"),
         ({"min_size": -1}, "min_size=-1"),
-        ({"ratios": 4}, "ratios=4"),
-        ({"ratios": (("conv", 0),)}, "ratio=0"),
-        ({"ratios": ((3, 4),)}, "3"),
+        ({"chunks": 4}, "chunks=4"),
+        ({"chunks": (("conv", 0),)}, "chunk=0"),
+        ({"chunks": ((3, 4),)}, "3"),
     ],
     ids=str,
 )

@@ -43,10 +43,10 @@ class CyclicTopK(Operator):
     rank adds 0 x (sum of p) to its values: 0, or NaN where p, or that sum, is not finite. It costs no byte.
 
     Args:
-        ratio: elements for each one that is sent, >= 1; 1 travels dense.
-        selection: "chunked": the largest of every `ratio` consecutive elements, found in one pass, and positions in a
-            chunk take one byte up to ratio 256. "exact": the ceil(k/n) largest of each of the n shards that have
-            elements, for k = ceil(d/ratio): the top k of each shard's share, slower, positions of up to four bytes.
+        chunk: elements of a chunk, of which one is sent, >= 1; 1 travels dense.
+        selection: "chunked": the largest of every `chunk` consecutive elements, found in one pass, and positions in a
+            chunk take one byte up to chunks of 256. "exact": the ceil(k/n) largest of each of the n shards that have
+            elements, for k = ceil(d/chunk): the top k of each shard's share, slower, positions of up to four bytes.
         min_size: tensors with fewer elements travel dense.
 
     Raises:
@@ -55,17 +55,17 @@ class CyclicTopK(Operator):
     Source: Chen et al. 2020 (arXiv:2104.11125), Algorithm 1 and its ring form.
     """
 
-    ratio: int = 64
+    chunk: int = 64
     selection: Selection = "chunked"
     min_size: int = 1024
 
     def __post_init__(self) -> None:
-        check_at_least(self, "ratio", self.ratio, 1)
+        check_at_least(self, "chunk", self.chunk, 1)
         check_choice(self, "selection", self.selection, get_args(Selection))
         check_at_least(self, "min_size", self.min_size, 0)
 
     def compresses(self, spec: Spec) -> bool:
-        return self.ratio > 1 and spec.size >= self.min_size
+        return self.chunk > 1 and spec.size >= self.min_size
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, shards = context.ops, context.spec, self._shards(context.spec, context.world_size)
@@ -90,7 +90,7 @@ class CyclicTopK(Operator):
 
     def _shards(self, spec: Spec, world_size: int) -> TopKShards:
         make = TopKShards.of_chunks if self.selection == "chunked" else TopKShards.of_ranks
-        return make(spec.size, self.ratio, world_size)
+        return make(spec.size, self.chunk, world_size)
 
     def _largest(self, flat: Array, shard: int, shards: TopKShards, ops: ArrayOps) -> Array:
         """Return the positions, within their groups, of what the leader of a shard picks."""

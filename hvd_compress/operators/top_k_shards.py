@@ -26,16 +26,16 @@ class TopKShards:
     picks: int
 
     @classmethod
-    def of_chunks(cls, size: int, ratio: int, world_size: int) -> TopKShards:
-        """Return shards of ceil(n/W) of the n chunks of `ratio` elements, one element picked from each."""
-        group = min(ratio, size)
+    def of_chunks(cls, size: int, chunk: int, world_size: int) -> TopKShards:
+        """Return shards of ceil(n/W) of the n chunks of `chunk` elements, one element picked from each."""
+        group = min(chunk, size)
         return cls(size, group, _ceil(_ceil(size, group), world_size), 1)
 
     @classmethod
-    def of_ranks(cls, size: int, ratio: int, world_size: int) -> TopKShards:
-        """Return shards of ceil(d/W) elements, an equal share of the top ceil(d/ratio) picked from each."""
+    def of_ranks(cls, size: int, chunk: int, world_size: int) -> TopKShards:
+        """Return shards of ceil(d/W) elements, an equal share of the top ceil(d/chunk) picked from each."""
         group = _ceil(size, world_size)
-        return cls(size, group, 1, _ceil(_ceil(size, ratio), _ceil(size, group)))
+        return cls(size, group, 1, _ceil(_ceil(size, chunk), _ceil(size, group)))
 
     @property
     def groups(self) -> int:

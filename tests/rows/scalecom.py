@@ -9,9 +9,9 @@ from row import Row
 from hvd_compress import CyclicTopK, ErrorFeedback, ScaleCom, Warmup
 
 
-def _chosen(name: str, compressor: Any, ratio: int, **more: Any) -> Row:
+def _chosen(name: str, compressor: Any, chunk: int, **more: Any) -> Row:
     """On one worker the largest of every chunk, or of all: at least 1/ratio of the energy is sent."""
-    return Row(name, compressor, bound=lambda n, m: 1.0 - 1.0 / ratio, sparse=True, **more)
+    return Row(name, compressor, bound=lambda n, m: 1.0 - 1.0 / chunk, sparse=True, **more)
 
 
 ROWS = [
@@ -26,5 +26,5 @@ ROWS = [
     _chosen("scalecom-literal", ScaleCom(6, 0.5, "literal", min_size=8), 6, memory=(0.5, 0.5)),
     _chosen("scalecom-exact", ScaleCom(5, selection="exact", min_size=16), 5, memory=(1.0, 1.0)),
     _chosen("scalecom-start-after", ScaleCom(4, start_after=2, min_size=8), 4, memory=(1.0, 1.0)),
-    _chosen("scalecom-ratios", ScaleCom(4, min_size=8, ratios=(("conv*", 9),)), 9, memory=(1.0, 1.0)),
+    _chosen("scalecom-chunks", ScaleCom(4, min_size=8, chunks=(("conv*", 9),)), 9, memory=(1.0, 1.0)),
 ]

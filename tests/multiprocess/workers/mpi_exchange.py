@@ -157,8 +157,8 @@ def equals_the_simulator(case: str) -> None:
     name, dtype = case.split("-of-")
     if name == "gathering" and dtype == "float16":
         return  # it adds up in float64, which float16 sums are not near enough to
-    exchange = GradientExchange(COMPRESSORS[name])
-    simulator = Simulator(COMPRESSORS[name], world().Get_size())
+    exchange = GradientExchange(COMPRESSORS[name], allow_larger=True)
+    simulator = Simulator(COMPRESSORS[name], world().Get_size(), allow_larger=True)
     for step in range(STEPS):
         everyone = gradients(step, dtype=dtype)
         own = everyone[world().Get_rank()]
@@ -186,8 +186,8 @@ def _assert_same_state(found: dict[str, Any], expected: dict[str, Any], toleranc
 
 @check(cases=["identity", "powersgd", "bf16", "feedback-fp16"])
 def several_buckets_equal_the_simulator(name: str) -> None:
-    exchange = GradientExchange(COMPRESSORS[name], bucket_bytes=500)
-    simulator = Simulator(COMPRESSORS[name], world().Get_size(), bucket_bytes=500)
+    exchange = GradientExchange(COMPRESSORS[name], bucket_bytes=500, allow_larger=True)
+    simulator = Simulator(COMPRESSORS[name], world().Get_size(), bucket_bytes=500, allow_larger=True)
     for step in range(STEPS):
         everyone = gradients(step)
         expected = simulator.step(everyone)[world().Get_rank()]
@@ -197,7 +197,7 @@ def several_buckets_equal_the_simulator(name: str) -> None:
 
 @check(cases=["powersgd", "alternate", "identity", "bf16"])
 def collectives_are_fused(name: str) -> None:
-    exchange = GradientExchange(COMPRESSORS[name])
+    exchange = GradientExchange(COMPRESSORS[name], allow_larger=True)
     for step in range(3):
         exchange(gradients(step)[world().Get_rank()])
     assert exchange.meter.collectives == 3 * {"powersgd": 2, "alternate": 1, "identity": 1, "bf16": 2}[name]
@@ -207,7 +207,7 @@ def collectives_are_fused(name: str) -> None:
 def half_sums_round_as_numpy_does_and_do_not_overflow() -> None:
     """MPI knows no float16: bits must be added as numbers."""
     size, rank = world().Get_size(), world().Get_rank()
-    exchange = GradientExchange(Cast("float16"))
+    exchange = GradientExchange(Cast("float16"), allow_larger=True)
     found = exchange({"a": np.full(33, 60000.0, np.float32), "b": np.full(5, rank - 1.0, np.float32)})
     assert np.abs(found["a"] - 60000.0).max() <= 60000.0 * 2e-3
     assert np.abs(found["b"] - (sum(range(size)) / size - 1.0)).max() <= 2e-3
@@ -218,12 +218,15 @@ def many_exchanges_in_one_process() -> None:
     """Each takes something from MPI, which does not have much of it: handles of reduction operations, say."""
     own = {"a": np.ones(3, np.float32)}
     for _ in range(300):
-        assert GradientExchange(Cast("float16"))(own)["a"].tolist() == [1.0, 1.0, 1.0]
+        assert GradientExchange(Cast("float16"), allow_larger=True)(own)["a"].tolist() == [1.0, 1.0, 1.0]
 
 
 @check(cases=["powersgd", "identity", "fp16", "bf16"])
 def donated_gradients_give_the_same(name: str) -> None:
-    copied, donated = GradientExchange(COMPRESSORS[name]), GradientExchange(COMPRESSORS[name])
+    copied, donated = (
+        GradientExchange(COMPRESSORS[name], allow_larger=True),
+        GradientExchange(COMPRESSORS[name], allow_larger=True),
+    )
     for step in range(STEPS):
         own = gradients(step)[world().Get_rank()]
         assert_same_bits(donated({n: g.copy() for n, g in own.items()}, donate=True), copied(own))
@@ -234,7 +237,10 @@ def layouts() -> None:
     everyone = gradients(0)
     own = {n: g.copy(order="F") for n, g in everyone[world().Get_rank()].items()}
     assert not own["conv"].flags.c_contiguous
-    exchange, plain = GradientExchange(PowerSGD(rank=2)), GradientExchange(PowerSGD(rank=2))
+    exchange, plain = (
+        GradientExchange(PowerSGD(rank=2), allow_larger=True),
+        GradientExchange(PowerSGD(rank=2), allow_larger=True),
+    )
     assert_close(exchange(own), plain(everyone[world().Get_rank()]), 1e-5)
 
 
@@ -245,8 +251,8 @@ def sub_communicators() -> None:
     comm = world().Split(color=int(rank == 0), key=-rank)
     try:
         compressor = PowerSGD(rank=2) if rank == 0 else TwoWay(Identity())
-        exchange = GradientExchange(compressor, comm)
-        simulator = Simulator(compressor, comm.Get_size())
+        exchange = GradientExchange(compressor, comm, allow_larger=True)
+        simulator = Simulator(compressor, comm.Get_size(), allow_larger=True)
         for step in range(3 if rank == 0 else 2):
             everyone = gradients(step)
             members = comm.allgather(rank)
@@ -263,7 +269,10 @@ def a_communicator_of_one(name: str) -> None:
     compressor = COMPRESSORS[name]
     from mpi4py import MPI
 
-    exchange, simulator = GradientExchange(compressor, MPI.COMM_SELF), Simulator(compressor, 1)
+    exchange, simulator = (
+        GradientExchange(compressor, MPI.COMM_SELF, allow_larger=True),
+        Simulator(compressor, 1, allow_larger=True),
+    )
     for step in range(3):
         own = gradients(step)[world().Get_rank()]
         assert_close(exchange(own), simulator.step([own])[0], 1e-6)
@@ -273,12 +282,12 @@ def a_communicator_of_one(name: str) -> None:
 @check(cases=["powersgd", "alternate", "feedback-bf16", "identity"])
 def continuing_equals_uninterrupted(name: str) -> None:
     rank = world().Get_rank()
-    exchange = GradientExchange(COMPRESSORS[name])
+    exchange = GradientExchange(COMPRESSORS[name], allow_larger=True)
     for step in range(3):
         exchange(gradients(step)[rank])
     saved = exchange.state_dict()
     expected = [exchange(gradients(step)[rank]) for step in range(3, 6)]
-    fresh = GradientExchange(COMPRESSORS[name])
+    fresh = GradientExchange(COMPRESSORS[name], allow_larger=True)
     with raises(ConfigurationError, "set_up(gradients)"):
         fresh.load_state_dict(saved)
     fresh.set_up(gradients(0)[rank])
@@ -289,10 +298,10 @@ def continuing_equals_uninterrupted(name: str) -> None:
 
 @check()
 def states_that_do_not_fit_are_refused() -> None:
-    exchange = GradientExchange(PowerSGD(rank=2))
+    exchange = GradientExchange(PowerSGD(rank=2), allow_larger=True)
     exchange(gradients(0)[world().Get_rank()])
     saved = exchange.state_dict()
-    other = GradientExchange(PowerSGD(rank=3))
+    other = GradientExchange(PowerSGD(rank=3), allow_larger=True)
     other.set_up(gradients(0)[world().Get_rank()])
     with raises(ConfigurationError, "compressor", "rank=2", "rank=3"):
         other.load_state_dict(saved)
@@ -321,16 +330,16 @@ DIFFERENCES = {
 def disagreement_is_reported_on_every_rank(case: str) -> None:
     first, last, of_first, of_last = DIFFERENCES[case]
     compressor, shapes = last if world().Get_rank() == world().Get_size() - 1 else first
-    exchange = GradientExchange(compressor)
+    exchange = GradientExchange(compressor, allow_larger=True)
     with raises(RankDisagreementError, of_first, of_last, "Ranks 0 and"):
         exchange({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
     # All ranks can go on together afterwards.
-    assert_equal_on_ranks(GradientExchange(PowerSGD(rank=2))(gradients(0)[world().Get_rank()]))
+    assert_equal_on_ranks(GradientExchange(PowerSGD(rank=2), allow_larger=True)(gradients(0)[world().Get_rank()]))
 
 
 @check()
 def random_streams_are_left_alone() -> None:
     own = gradients(0)[world().Get_rank()]
     before = np.random.get_state()
-    GradientExchange(PowerSGD(rank=2, warm_start=False))(own)
+    GradientExchange(PowerSGD(rank=2, warm_start=False), allow_larger=True)(own)
     assert all(np.array_equal(a, b) for a, b in zip(before, np.random.get_state(), strict=True))
