@@ -25,7 +25,7 @@ class BlockSign(Codec):
     Args:
         block: elements of a block, the last one shorter; 0 makes the whole array one block.
         scaled: multiply by mean|x|. Otherwise C(x) = sign(x), which is a direction and no estimate of x: averages of
-            such signs are votes. The one scale that travels is then 1, or NaN where x is not finite, so that all see it.
+            such signs are votes. The one scale that travels is then 1, or NaN where x is not finite: all see it.
 
     Raises:
         ConfigurationError: block is negative, or given without scales.
@@ -40,8 +40,8 @@ class BlockSign(Codec):
         check_at_least(self, "block", self.block, 0)
         if self.block and not self.scaled:
             raise ConfigurationError(
-                f"BlockSign(block={self.block!r}, scaled=False): signs without scale have no blocks; leave one of the two "
-                "out."
+                f"BlockSign(block={self.block!r}, scaled=False): signs without scale have no blocks; leave one of the "
+                "two out."
             )
 
     @property

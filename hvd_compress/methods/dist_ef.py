@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, final
 
 from ..codecs import BlockSign
@@ -13,12 +13,17 @@ from ..feedback import ErrorFeedback, LocalWeightDecay, Momentum, StepSizeScalin
 from ..operators import Joined, TwoWay
 from .method import Method
 
+_ONE_SCALE = BlockSign()
+# The scale of a whole layer is far off where a few elements are much larger than the others; one for every 256 elements
+# costs one bit more for every eight.
+_SMALL_BLOCKS = BlockSign(block=256)
+
 
 @dataclass(frozen=True, repr=False)
 class _DistEF(Method):
     """What the four variants share: settings, and the expression that each of them is a case of."""
 
-    codec: Codec = field(default_factory=BlockSign)
+    codec: Codec = _ONE_SCALE
     weight_decay: float = 0.0
     follow_step_size: bool = True
     cap: float = math.inf
@@ -99,9 +104,10 @@ class DistEFSGDM(_DistEF):
 @final
 @dataclass(frozen=True, repr=False)
 class DistEFBlockSGD(_DistEF):
-    """`DistEFSGD` by blocks: each has scales of its own, one a shard.
+    """`DistEFSGD` by blocks: each has a scale of its own.
 
     Args:
+        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them.
         block: "tensor", or the megabytes (10^6 bytes) of tensors that are joined, > 0; 50 in the authors' code for
             ImageNet. The other settings are those of `DistEFSGD`.
 
@@ -111,6 +117,7 @@ class DistEFBlockSGD(_DistEF):
     Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), Algorithm 3 without momentum.
     """
 
+    codec: Codec = _SMALL_BLOCKS
     block: float | Literal["tensor"] = "tensor"
 
     def expression(self) -> Operator:
@@ -120,9 +127,10 @@ class DistEFBlockSGD(_DistEF):
 @final
 @dataclass(frozen=True, repr=False)
 class DistEFBlockSGDM(_DistEF):
-    """`DistEFSGDM` by blocks: each has scales of its own, one a shard.
+    """`DistEFSGDM` by blocks: each has a scale of its own.
 
     Args:
+        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them.
         momentum: mu, 0 <= mu < 1, also of the weight decay; the optimizer must have none.
         block: "tensor", or the megabytes (10^6 bytes) of tensors that are joined, > 0; 50 in the authors' code for
             ImageNet. The other settings are those of `DistEFSGD`.
@@ -133,6 +141,7 @@ class DistEFBlockSGDM(_DistEF):
     Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), Algorithm 3.
     """
 
+    codec: Codec = _SMALL_BLOCKS
     momentum: float = 0.9
     block: float | Literal["tensor"] = "tensor"
 

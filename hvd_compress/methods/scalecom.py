@@ -41,8 +41,8 @@ class ScaleCom(Method):
         selection: "chunked", or "exact" (top k of each shard); see `CyclicTopK`.
         start_after: number of first steps that travel dense.
         min_size: tensors with fewer elements travel dense.
-        chunks: (pattern, chunk) pairs, or a mapping of these, for parameters with chunks of another size: patterns of their
-            names as for files; the first that matches counts. Ratio 1 travels dense.
+        chunks: (pattern, chunk) pairs, or a mapping of these, for parameters with chunks of another size: patterns of
+            their names as for files; the first that matches counts. Chunks of 1 travel dense.
 
     Raises:
         ConfigurationError: a setting is out of range.

@@ -49,6 +49,10 @@ def _dist_ef(name: str, compressor: Any, *, momentum: bool = False, joined: bool
 
 ROWS = [
     _signs("block-sign", BlockSign()),
+    _signs("block-sign-10", BlockSign(10)),
+    _signs(
+        "block-sign-10-feedback", ErrorFeedback(TwoWay(BlockSign(10), server_feedback=True)), memory=PLAIN, server=True
+    ),
     _signs("block-sign-all-gather", AllGather(BlockSign()), flat=False),
     _signs("block-sign-feedback", ErrorFeedback(AllGather(BlockSign())), memory=PLAIN, flat=False),
     Row("sign-vote", TwoWay(BlockSign(scaled=False)), votes=True),

@@ -101,13 +101,13 @@ def similarity_is_that_of_all_residuals(case: str) -> None:
         exchange(optimizer, params, everyone[stock.rank()])
         simulator.step(everyone)
     meter = (optimizer.exchange.meter.sent_bytes, optimizer.exchange.meter.collectives)
-    for chunk in (5, 10):
+    for ratio in (5, 10):
         found = optimizer.exchange.similarity(ratio)
         assert repr(found) == stock.broadcast_object(repr(found), 0, name="similarity")
         assert {"matrix", "twin", "conv"} <= found.keys() and "bias" not in found
         for name, one in found.items():
             memories = [saved["units"][name]["leaves"]["error"] for saved in simulator.state_dicts()]
-            cosine, distance = memory_cosine(memories), index_distance(memories, -(-memories[0].numel() // chunk))
+            cosine, distance = memory_cosine(memories), index_distance(memories, -(-memories[0].numel() // ratio))
             assert abs(one.index_distance - distance) < 1e-9, name
             assert stock.size() == 1 or abs(one.cosine - cosine) < 1e-5, name
     assert meter == (optimizer.exchange.meter.sent_bytes, optimizer.exchange.meter.collectives)
