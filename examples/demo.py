@@ -1,6 +1,6 @@
 """Train the same CNN with several compressors, two workers each, and compare: what `make demo` runs.
 
-- `python examples/demo.py`: dense, fp16, PowerSGD rank 2 and rank 4
+- `python examples/demo.py`: dense, fp16, and the four systems: PowerSGD, dist-EF-blockSGDM, Sketched-SGD, ScaleCom
 - `python examples/demo.py --method dense,powersgd:rank=1`: others
 - `python examples/demo.py --output docs --readme README.md`: refreshes the documentation
 """
@@ -27,7 +27,7 @@ from support.progress import make_bar
 
 FOLDER = Path(__file__).resolve().parent
 SCRIPT = FOLDER / "fashion_mnist.py"
-METHODS = "dense,fp16,powersgd:rank=2,powersgd:rank=4"
+METHODS = "dense,fp16,powersgd,distefblocksgdm,sketchedsgd,scalecom"
 
 
 def arguments() -> argparse.Namespace:
