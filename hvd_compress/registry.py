@@ -44,6 +44,8 @@ _BUILT_IN: dict[str, Factory] = {
     "none": Identity,
     "fp16": lambda: Cast("float16"),
     "bf16": lambda: Cast("bfloat16"),
+    "bfloat16": lambda: Cast("bfloat16"),
+    "float16": lambda: Cast("float16"),
     "powersgd": PowerSGD,
     "atomo": Atomo,
     "gradiveq": GradiVeQ,

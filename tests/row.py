@@ -89,6 +89,7 @@ class Row:
         votes: its update is a direction, not an average of gradients.
         momentum: its update has gradients of earlier steps in it by momentum, not by a residual.
         server: a server on every rank keeps what it loses itself, in a leaf named "server".
+        sharded: what it picks depends on how tensors are cut into shards, and so on the number of workers.
         rate: the learning rate to simulate with, where it needs one.
         parameters: whether it needs parameters.
         flat: what a worker sends does not grow with the number of workers.
@@ -111,6 +112,7 @@ class Row:
     votes: bool = False
     momentum: bool = False
     server: bool = False
+    sharded: bool = False
     rate: float | None = None
     parameters: bool = False
     flat: bool = True
@@ -151,6 +153,11 @@ class Row:
         return self.linear or self.exact or (self.wire is not None and self.settled)
 
     @property
+    def whole(self) -> bool:
+        """The number of workers changes nothing in what is picked."""
+        return not self.sharded
+
+    @property
     def drawless(self) -> bool:
         """Equal gradients make equal updates: nothing is drawn."""
         return not self.random
@@ -166,8 +173,8 @@ class Row:
 
     @property
     def largest(self) -> float:
-        """A number near the largest whose mean must stay finite in float32."""
-        return 6e4 if self.wire == "float16" else 1e30
+        """A number near the largest whose mean must stay finite in float32; momentum adds up many of them."""
+        return (6e4 if self.wire == "float16" else 1e30) * (0.05 if self.momentum else 1.0)
 
     def tolerance(self, dtype: str = "float32") -> float:
         """Return the relative error to allow where float64 arithmetic would give equality."""

@@ -114,7 +114,7 @@ def test_a_learning_rate_that_is_needed_and_not_known_is_asked_for(row: Row) -> 
             simulator.step(NUMPY.arrays(normal_gradients(2)))
 
 
-@pytest.mark.rows("drawless")
+@pytest.mark.rows("drawless", "whole")
 def test_equal_workers_are_one_worker(row: Row) -> None:
     """W workers with equal gradients give what one of them alone gives, at every step, but for servers of shards."""
     library = Library(row.libraries[0])

@@ -31,7 +31,8 @@ def test_no_framework_is_imported_by_numpy_gradients() -> None:
 import numpy as np
 from hvd_compress import Simulator, names
 for name in names():
-    Simulator(name, 2).step([{"w": np.ones((8, 8), np.float32), "b": np.ones(3)}] * 2)
+    simulator = Simulator(name, 2, learning_rate=0.1, allow_larger=True)
+    simulator.step([{"w": np.ones((64, 64), np.float32), "b": np.ones(3)}] * 2)
 """
     assert loaded_after(code) == set()
 

@@ -56,7 +56,7 @@ def test_every_name_resolves() -> None:
         assert isinstance(resolve(name), (hvd_compress.Operator, hvd_compress.Codec))
 
 
-@pytest.mark.parametrize(("wrong", "near"), [("powersg", "powersgd"), ("fp61", "fp16"), ("bfloat", "bf16")])
+@pytest.mark.parametrize(("wrong", "near"), [("powersg", "powersgd"), ("fp61", "fp16"), ("bfloat", "bfloat16")])
 def test_an_unknown_name_is_told_its_nearest(wrong: str, near: str) -> None:
     with pytest.raises(UnknownCompressorError, match=f"{wrong!r}; did you mean {near!r}"):
         resolve(wrong)
