@@ -10,16 +10,21 @@ import pytest
 from cases import NUMPY, normal_gradients
 
 from hvd_compress import (
+    DGC,
     AllReduce,
     AlternatingLowRank,
     BestLowRank,
     Cast,
     CompressionError,
     ConfigurationError,
+    DistEFSGDM,
     ErrorFeedback,
     HorovodCompressor,
     Identity,
+    LocalWeightDecay,
     LowRank,
+    Momentum,
+    MomentumCorrection,
     PowerSGD,
     Simulator,
     TwoWay,
@@ -116,3 +121,10 @@ def test_a_world_of_nobody_is_refused(world_size: int) -> None:
 def test_a_wrong_number_of_gradients_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="3 gradients were given for 2 workers"):
         Simulator(Identity(), 2).step(NUMPY.arrays(normal_gradients(3)))
+
+
+@pytest.mark.parametrize("memory", [ErrorFeedback, MomentumCorrection], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("inner", [Momentum(Cast()), LocalWeightDecay(Cast(), 0.1), DGC(), DistEFSGDM()], ids=repr)
+def test_momentum_and_weight_decay_go_around_a_memory(memory: Any, inner: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"put {memory.__name__} inside of them"):
+        memory(inner)

@@ -1,6 +1,14 @@
 """The contract between algorithms and drivers; it imports no framework."""
 
-from .checks import check_at_least, check_choice, check_codec, check_compressor, check_finite, check_fraction
+from .checks import (
+    check_at_least,
+    check_choice,
+    check_codec,
+    check_compressor,
+    check_finite,
+    check_fraction,
+    check_remembered,
+)
 from .codec import Codec, Key
 from .operator import Context, Operator
 from .request import (
@@ -65,6 +73,7 @@ __all__ = [
     "check_compressor",
     "check_finite",
     "check_fraction",
+    "check_remembered",
     "initial_state",
     "sent_bytes",
     "state_bytes",

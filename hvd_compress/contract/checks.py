@@ -50,6 +50,16 @@ def check_codec(owner: object, value: object) -> None:
         )
 
 
+def check_remembered(owner: object, value: object) -> None:
+    """Raise unless a memory around `value` can tell what was not sent: what adds to the update must go around it."""
+    check_compressor(owner, value)
+    if isinstance(value, Operator) and (value.has_momentum or value.needs_parameters):
+        raise ConfigurationError(
+            f"{type(owner).__name__}({value!r}): momentum and weight decay add to the update what was never in the "
+            f"gradient, so that a residual around them is wrong; put {type(owner).__name__} inside of them."
+        )
+
+
 def check_compressor(owner: object, value: object) -> None:
     """Raise unless `value` is an operator or a codec, an instance."""
     if not isinstance(value, (Operator, Codec)):

@@ -17,8 +17,8 @@ from ..contract import (
     Scope,
     Spec,
     State,
-    check_compressor,
     check_finite,
+    check_remembered,
 )
 from ..operators import Wrapper
 
@@ -54,7 +54,7 @@ class ErrorFeedback(Wrapper):
     b: float = 1.0
 
     def __post_init__(self) -> None:
-        check_compressor(self, self.inner)
+        check_remembered(self, self.inner)
         check_finite(self, "a", self.a)
         check_finite(self, "b", self.b)
 

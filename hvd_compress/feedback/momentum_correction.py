@@ -16,8 +16,8 @@ from ..contract import (
     Scope,
     Spec,
     State,
-    check_compressor,
     check_fraction,
+    check_remembered,
 )
 from ..operators import Wrapper, dense_stand_in
 
@@ -49,7 +49,7 @@ class MomentumCorrection(Wrapper):
     masking: bool = True
 
     def __post_init__(self) -> None:
-        check_compressor(self, self.inner)
+        check_remembered(self, self.inner)
         check_fraction(self, "momentum", self.momentum, zero=True, one=False)
 
     def seen(self, spec: Spec) -> Spec:
