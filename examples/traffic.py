@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,17 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
+def distinct() -> list[str]:
+    """Return the names of all compressors, one for each where several mean the same."""
+    found: dict[Any, str] = {}
+    for name in names():
+        found.setdefault(compression(name), name)
+    return list(found.values())
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Bytes per worker against the number of workers.")
-    parser.add_argument("--method", default=",".join(names()), help="several, separated by commas (default: all)")
+    parser.add_argument("--method", default=",".join(distinct()), help="several, separated by commas (default: all)")
     parser.add_argument("--workers", default=WORKERS, help=f"numbers of workers (default: {WORKERS})")
     parser.add_argument("--output", type=Path, help="write traffic.json, traffic.md and traffic.png to this folder")
     return parser.parse_args()
@@ -122,7 +131,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for result in results:
         table.add_row(*cells(result))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / "traffic.json").write_text(json.dumps({"model": MODEL, "results": results}, indent=1) + "\n")
