@@ -123,7 +123,10 @@ def gradients_made_of_one_number() -> None:
     """The gradient of a sum is one number repeated; nobody may write through such a view."""
     weight = nn.Parameter(torch.zeros(24, 18))
     optimizer = hvd.DistributedOptimizer(
-        torch.optim.SGD([weight], lr=1.0), [("weight", weight)], compression=PowerSGD(rank=10**6, min_saving=0)
+        torch.optim.SGD([weight], lr=1.0),
+        [("weight", weight)],
+        compression=PowerSGD(rank=10**6, min_saving=0),
+        allow_larger=True,
     )
     for _ in range(2):
         ((1.0 + stock.rank()) * weight.sum()).backward()
@@ -140,7 +143,7 @@ def other_numbers_are_refused_by_name(dtype: str) -> None:
     fine = nn.Parameter(torch.zeros(4))
     plain = torch.optim.SGD([fine, odd], lr=0.1)
     with raises(ConfigurationError, "'odd.one'", dtype):
-        hvd.DistributedOptimizer(plain, [("fine", fine), ("odd.one", odd)], compression=Identity())
+        hvd.DistributedOptimizer(plain, [("fine", fine), ("odd.one", odd)], compression=Identity(), allow_larger=True)
 
 
 @check()
@@ -148,20 +151,20 @@ def names() -> None:
     params = parameters({"a": (3,), "b": (3,)})
     plain = torch.optim.SGD(params.values(), lr=0.1)
     with raises(ConfigurationError, "'a'", "twice"):
-        hvd.DistributedOptimizer(plain, [("a", params["a"]), ("a", params["b"])])
+        hvd.DistributedOptimizer(plain, [("a", params["a"]), ("a", params["b"])], allow_larger=True)
     with raises(ConfigurationError, "1 parameter(s)", "model.named_parameters()"):
-        hvd.DistributedOptimizer(plain, [("a", params["a"])])
+        hvd.DistributedOptimizer(plain, [("a", params["a"])], allow_larger=True)
     with raises(ConfigurationError, "model.named_parameters()"):
-        hvd.DistributedOptimizer(plain, [params["a"], params["b"]])
+        hvd.DistributedOptimizer(plain, [params["a"], params["b"]], allow_larger=True)
     # None of these made the optimizer distributed.
-    hvd.DistributedOptimizer(plain, params.items())
+    hvd.DistributedOptimizer(plain, params.items(), allow_larger=True)
 
 
 @check()
 def names_are_optional() -> None:
     params = parameters()
     optimizer = hvd.DistributedOptimizer(
-        torch.optim.SGD(params.values(), lr=0.125), compression=PowerSGD(rank=10**6, min_saving=0)
+        torch.optim.SGD(params.values(), lr=0.125), compression=PowerSGD(rank=10**6, min_saving=0), allow_larger=True
     )
     for step in range(2):
         assert_close(exchange(optimizer, params, gradients(step)[stock.rank()]), mean_of(gradients(step)))
@@ -174,7 +177,7 @@ def names_of_other_models_are_left_out() -> None:
     other = nn.Parameter(torch.zeros(3, 3))
     named = [("other", other), *params.items()]
     plain = torch.optim.SGD(params.values(), lr=0.125)
-    optimizer = hvd.DistributedOptimizer(plain, iter(named), compression=TwoWay(Identity()))
+    optimizer = hvd.DistributedOptimizer(plain, iter(named), compression=TwoWay(Identity()), allow_larger=True)
     assert {unit.name for unit in optimizer.exchange.plan.units} == set(SHAPES)
     backward(params, gradients(0)[stock.rank()])
     optimizer.step()

@@ -72,7 +72,7 @@ def broadcast_optimizer_state_when_only_one_rank_has_state(name: str) -> None:
             plain.step()
         plain.zero_grad()
     compression = {"PowerSGD": PowerSGD, "Identity": Identity}[name]
-    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=compression)
+    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=compression, allow_larger=True)
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
     assert optimizer.exchange.meter.steps == 0
@@ -92,7 +92,9 @@ def broadcast_of_a_new_optimizer_and_of_a_plain_one() -> None:
         model = small_cnn()
         optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1 + stock.rank(), momentum=0.9)
         if wrap:
-            optimizer = hvd.DistributedOptimizer(optimizer, model.named_parameters(), compression=PowerSGD)
+            optimizer = hvd.DistributedOptimizer(
+                optimizer, model.named_parameters(), compression=PowerSGD, allow_larger=True
+            )
         before = weights(model)
         hvd.broadcast_optimizer_state(optimizer, root_rank=0)
         assert optimizer.param_groups[0]["lr"] == 0.1
@@ -115,7 +117,7 @@ def join_with_one_batch_more_on_rank_0(name: str) -> None:
     compressor = {"PowerSGD": full_rank, "Identity": Identity(), "fp16": Cast()}[name]
     means, last = _join_after(3, compressor)
     assert last == 0
-    simulator = Simulator(compressor, stock.size())
+    simulator = Simulator(compressor, stock.size(), allow_larger=True)
     for step, found in enumerate(means):
         everyone = gradients(step)
         if step == 3:
@@ -196,7 +198,7 @@ def a_dropped_optimizer_is_freed() -> None:
     model = nn.Linear(30, 20)
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     optimizer = hvd.DistributedOptimizer(
-        torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters(), compression=PowerSGD
+        torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters(), compression=PowerSGD, allow_larger=True
     )
     model(torch.ones(2, 30)).sum().backward()
     optimizer.step()

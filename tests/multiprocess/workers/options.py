@@ -285,7 +285,9 @@ def frozen_parameters_stay_out() -> None:
     model.first.requires_grad_(False)
     before = weights(model)
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=PowerSGD(rank=2))
+    optimizer = hvd.DistributedOptimizer(
+        plain, model.named_parameters(), compression=PowerSGD(rank=2), allow_larger=True
+    )
     train(model, optimizer, 3)
     named = {name for unit in optimizer.exchange.plan.units for name, _ in unit.parameters}
     assert named == {name for name in before if not name.startswith("first")}
@@ -299,7 +301,7 @@ def unfreezing_after_wrapping_raises() -> None:
     model = small_cnn()
     model.first.requires_grad_(False)
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters())
+    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), allow_larger=True)
     model.first.requires_grad_(True)
     with raises(UsageError, "made trainable"):
         train(model, optimizer, 1)
@@ -323,7 +325,9 @@ def tied_weights_are_exchanged_once() -> None:
     shared = nn.Parameter(torch.zeros(24, 18))
     named = [("encoder", shared), ("decoder", shared)]
     plain = torch.optim.SGD([shared], lr=1.0)
-    optimizer = hvd.DistributedOptimizer(plain, named, compression=PowerSGD(rank=10**6, min_saving=0))
+    optimizer = hvd.DistributedOptimizer(
+        plain, named, compression=PowerSGD(rank=10**6, min_saving=0), allow_larger=True
+    )
     assert [unit.name for unit in optimizer.exchange.plan.units] == ["encoder"]
     for step in range(2):
         first, second = gradients(2 * step), gradients(2 * step + 1)
@@ -339,7 +343,7 @@ def tied_weights_are_exchanged_once() -> None:
 def parameter_groups_keep_their_own_learning_rates() -> None:
     params = parameters({"a": (24, 18), "b": (7,)})
     plain = torch.optim.SGD([{"params": [params["a"]], "lr": 0.5}, {"params": [params["b"]]}], lr=0.25)
-    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=Recording())
+    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=Recording(), allow_larger=True)
     Recording.seen.clear()
     shapes = {"a": (24, 18), "b": (7,)}
     backward(params, _own(0, shapes=shapes))
@@ -440,11 +444,14 @@ def step_before_all_backward_passes_exchanges_what_is_there() -> None:
 def sgd_with_a_closure(how: str) -> None:
     model, plain_model = small_cnn(), small_cnn()
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=PowerSGD(rank=2))
+    optimizer = hvd.DistributedOptimizer(
+        plain, model.named_parameters(), compression=PowerSGD(rank=2), allow_larger=True
+    )
     reference = hvd.DistributedOptimizer(
         torch.optim.SGD(plain_model.parameters(), lr=0.1),
         plain_model.named_parameters(),
         compression=PowerSGD(rank=2),
+        allow_larger=True,
     )
     train(plain_model, reference, 3)
     for step in range(3):
@@ -471,7 +478,9 @@ def lbfgs_with_a_closure() -> None:
         weight = nn.Parameter(torch.zeros(4, 1, dtype=torch.float64))
         optimizer: Any = torch.optim.LBFGS([weight], lr=0.5, max_iter=4)
         if wrap:
-            optimizer = hvd.DistributedOptimizer(optimizer, [("weight", weight)], compression=Identity())
+            optimizer = hvd.DistributedOptimizer(
+                optimizer, [("weight", weight)], compression=Identity(), allow_larger=True
+            )
         calls = 0
 
         def closure() -> torch.Tensor:
@@ -542,7 +551,9 @@ def the_optimizer_stays_the_users() -> None:
         plain.zero_grad()
         optimizer = plain
         if wrap:
-            optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=Identity)
+            optimizer = hvd.DistributedOptimizer(
+                plain, model.named_parameters(), compression=Identity, allow_larger=True
+            )
             assert optimizer is plain and type(optimizer) is torch.optim.AdamW
             assert optimizer.defaults == defaults and optimizer.param_groups is groups
             found = optimizer.state_dict()
@@ -566,7 +577,7 @@ def the_learning_rate_is_the_live_one() -> None:
     plain = torch.optim.SGD(params.values(), lr=0.5)
     saved = copy.deepcopy(plain.state_dict())
     saved["param_groups"][0]["lr"] = 0.125
-    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=Recording)
+    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=Recording, allow_larger=True)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
     Recording.seen.clear()
 
@@ -591,7 +602,9 @@ def the_learning_rate_is_the_live_one() -> None:
 def loading_an_optimizer_state_keeps_it_distributed() -> None:
     model = small_cnn()
     plain = torch.optim.Adam(model.parameters(), lr=0.01)
-    optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=PowerSGD(rank=2))
+    optimizer = hvd.DistributedOptimizer(
+        plain, model.named_parameters(), compression=PowerSGD(rank=2), allow_larger=True
+    )
     train(model, optimizer, 2)
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     train(model, optimizer, 2, first=2)
@@ -604,7 +617,7 @@ def copies_are_plain_optimizers(how: str) -> None:
     """A copy carries the optimizer's state; using it must neither exchange nor disturb the original."""
     params = parameters({"a": (24, 18)})
     plain = torch.optim.SGD(params.values(), lr=0.5, momentum=0.9)
-    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=PowerSGD(rank=2))
+    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=PowerSGD(rank=2), allow_larger=True)
     backward(params, _own(0, shapes={"a": (24, 18)}))
     optimizer.step()
     optimizer.zero_grad()
@@ -632,7 +645,10 @@ def two_optimizers_on_identical_models_alternate() -> None:
     first, second = small_cnn(1), small_cnn(2)
     optimizers = [
         hvd.DistributedOptimizer(
-            torch.optim.SGD(model.parameters(), lr=0.05), model.named_parameters(), compression=PowerSGD(rank=2)
+            torch.optim.SGD(model.parameters(), lr=0.05),
+            model.named_parameters(),
+            compression=PowerSGD(rank=2),
+            allow_larger=True,
         )
         for model in (first, second)
     ]
@@ -655,7 +671,9 @@ def a_new_optimizer_on_the_same_model() -> None:
     model = small_cnn()
     for phase in range(2):
         plain = torch.optim.SGD(model.parameters(), lr=0.05)
-        optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), compression=PowerSGD(rank=2))
+        optimizer = hvd.DistributedOptimizer(
+            plain, model.named_parameters(), compression=PowerSGD(rank=2), allow_larger=True
+        )
         train(model, optimizer, 3, first=3 * phase)
         assert optimizer.exchange.meter.steps == 3
         optimizer.zero_grad()
@@ -670,7 +688,7 @@ def wrapping_twice_raises(outer: str) -> None:
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
     once = (hvd if outer == "ours" else stock).DistributedOptimizer(plain, model.named_parameters())
     with raises(ConfigurationError, "distributed already"):
-        hvd.DistributedOptimizer(once, model.named_parameters())
+        hvd.DistributedOptimizer(once, model.named_parameters(), allow_larger=True)
 
 
 @check()

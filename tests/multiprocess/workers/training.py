@@ -27,6 +27,8 @@ def _trained(
 ) -> tuple[SmallCNN, list[float], Any]:
     model = small_cnn(dtype=dtype)
     plain = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    if framework is hvd:
+        options["allow_larger"] = True
     optimizer = framework.DistributedOptimizer(plain, named_parameters=model.named_parameters(), **options)
     losses = train(model, optimizer, steps, dtype)
     return model, losses, optimizer
