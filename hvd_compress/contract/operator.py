@@ -109,6 +109,16 @@ class Operator(Settings, ABC):
         return False
 
     @property
+    def scales(self) -> bool:
+        """Whether gradients c times as large make an update c times as large, as loss scaling takes for granted."""
+        return True
+
+    @property
+    def bears_absence(self) -> bool:
+        """Whether a rank that answers every allreduce with zeros, as one that has joined, counts as one of zeros."""
+        return True
+
+    @property
     def unit_bytes(self) -> float:
         """Tensors are flattened and joined into units of up to this many bytes.
 

@@ -89,16 +89,16 @@ def server_residuals(unit: Unit, state: State, world_size: int, rank: int) -> di
     return {} if owed is None else by_parameter(unit, owed)
 
 
-def with_residual(state: State, owed: Array, ops: ArrayOps) -> bool:
+def with_residual(state: State, owed: Array, ops: ArrayOps, rate: float | None) -> bool:
     """Put what is owed into the first leaf named "error" of that shape; return whether there is one.
 
-    Memories that follow the learning rate do not take it: at their first step they count for nothing.
+    Memories that follow the learning rate are told that it was this step's: at a first step they count for nothing.
     """
-    if "rate" in state:
-        return False
     for key, value in state.items():
         if isinstance(value, dict):
-            if with_residual(value, owed, ops):
+            if with_residual(value, owed, ops, rate):
+                if "rate" in state:
+                    state["rate"] = ops.zeros((1,), "float64") + (rate or 0.0)
                 return True
         elif key == "error" and ops.shape(value) == ops.shape(owed):
             state[key] = ops.add_(value, ops.cast(owed, ops.dtype(value)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, final, get_args
 
-from ..contract import Array, Context, Exchange, Scope, State, initial_state
+from ..contract import Array, Context, Exchange, Scope, State, initial_state, walk
 from ..errors import ConfigurationError, UsageError
 from ..operators import dense_operator
 from ..ops import ArrayOps, ops_of
@@ -51,6 +51,7 @@ class Worker:
         self._loaded: dict[str, dict[str, Any]] = {}
         self._owed: dict[str, Array] = {}
         self._flushing = False
+        self._flushed: set[str] = set()
         self._since = 0  # the step from which the plan's operators keep state
         self._out: set[int] = set()
 
@@ -77,16 +78,21 @@ class Worker:
 
     def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
         owed = [self._owed.pop(name, None) for name, _ in unit.parameters]
-        state: State = {} if self._flushing else self._take_state(unit, ops)
+        flushing, rate = self._flushing, self._learning_rate(unit.parameters[0][0])
+        state: State = {} if flushing else self._take_state(unit, ops)
         if any(x is not None for x in owed):
             zeros = (ops.zeros(spec.shape, spec.wide.dtype) for _, spec in unit.parameters)
             arrays = (z if x is None else _moved(x, ops, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
             named = {name: x for (name, _), x in zip(unit.parameters, arrays, strict=True)}
             total = joined(unit, named, ops)
-            if self._flushing or not with_residual(state, total, ops):
+            if flushing or not with_residual(state, total, ops, rate):
+                # Momentum would send what is owed again and again: it goes around it.
+                flushing = flushing or unit.operator.has_momentum
                 grad = ops.add_(grad, ops.cast(total, ops.dtype(grad)))
-        operator = dense_operator(unit.spec) if self._flushing else unit.operator
-        rate = self._learning_rate(unit.parameters[0][0])
+        if flushing:
+            self._flushed.add(unit.name)
+            self._states.update({unit.name: state} if state else {})
+        operator = dense_operator(unit.spec) if flushing else unit.operator
         parameter = self._unit_parameter(unit, ops) if operator.needs_parameters else None
         context = Context(ops, unit.spec, unit.name, self.step, self.rank, self.world_size, rate, parameter=parameter)
         return operator.exchange(grad, state, context)
@@ -101,7 +107,7 @@ class Worker:
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             outcome = exchange.outcomes[unit.name]
-            if not self._flushing:
+            if unit.name not in self._flushed:
                 self._states[unit.name] = outcome.state
             means.update(by_parameter(unit, outcome.mean))
         return means
@@ -166,6 +172,7 @@ class Worker:
         """Close the step: all buckets are finished."""
         self._out.clear()
         self._flushing = False
+        self._flushed.clear()
         self.step += 1
         self.meter.steps += 1
 
@@ -209,8 +216,11 @@ class Worker:
         self._flushing = bool(saved["flushing"])
         self._since = int(saved["since"])
 
-    def replicated(self) -> tuple[int, dict[str, dict[str, Any]]]:
-        """Return the step count and the leaves that are equal on all ranks, as NumPy arrays by unit and path."""
+    def replicated(self) -> tuple[int, bool, dict[str, dict[str, Any]]]:
+        """Return what is equal on all ranks: the step count, whether the next step flushes, and the leaves.
+
+        Leaves are NumPy arrays by unit and path.
+        """
         found: dict[str, dict[str, Any]] = {}
         for unit in self.plan.units:
             declared = declared_leaves(unit, self.world_size)
@@ -218,18 +228,22 @@ class Worker:
             found[unit.name] = {
                 path: _as_numpy(x) for path, x in leaves.items() if declared[path].scope is Scope.REPLICATED
             }
-        return self.step, found
+        return self.step, self._flushing, found
 
-    def adopt(self, step: int, replicated: Mapping[str, Mapping[str, Any]]) -> None:
+    def adopt(self, step: int, flushing: bool, replicated: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what `replicated` returned on another rank; local leaves stay this rank's own."""
-        self._loaded = {
-            unit.name: {**self._saved_leaves(unit), **replicated[unit.name]}
-            for unit in self.plan.units
-            if replicated[unit.name]
-        }
+        found: dict[str, dict[str, Any]] = {}
+        for unit in self.plan.units:
+            if replicated[unit.name]:
+                # A rank that has not taken part yet has no leaves of its own: they are as before the first step.
+                ops = ops_of(next(iter(replicated[unit.name].values())))
+                fresh = initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
+                own = self._saved_leaves(unit) or dict(walk(fresh))
+                found[unit.name] = {**own, **replicated[unit.name]}
+        self._loaded = found
         for name in self._loaded:
             self._states.pop(name, None)
-        self.step = step
+        self.step, self._flushing = step, flushing
 
     def _saved_leaves(self, unit: Unit) -> dict[str, Any]:
         if unit.name in self._loaded:

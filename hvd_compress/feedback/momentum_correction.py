@@ -68,7 +68,11 @@ class MomentumCorrection(Wrapper):
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec
-        grad = ops.cast(grad, spec.wide.dtype)
+        grad, scale = ops.cast(grad, spec.wide.dtype), context.memory_scale
+        # At a step that is not applied nothing leaves the memory, though gradients enter the momentum.
+        held = ops.copy(state["error"]) if scale is None else None
+        if not (scale is None or (isinstance(scale, float) and scale == 1.0)):
+            state = {**state, "error": ops.scale_(state["error"], scale)}
         if self.nesterov:
             velocity = ops.scale_(ops.add_(state["momentum"], grad), self.momentum)
             owed = ops.add_(ops.add_(state["error"], velocity), grad)
@@ -77,7 +81,9 @@ class MomentumCorrection(Wrapper):
             owed = ops.add_(state["error"], velocity)
         result = yield from self.inner_operator(spec).exchange(owed, state["inner"], context.with_feedback())
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
-        if self.masking and result.positions is not None:
+        if held is not None:
+            rest = held
+        elif self.masking and result.positions is not None:
             velocity = ops.reshape(ops.put_(ops.flatten(velocity), result.positions, 0.0), spec.shape)
         kept = {"momentum": ops.finite_or_zero_(velocity), "error": ops.finite_or_zero_(rest), "inner": result.state}
         return replace(result, mean=ops.cast(result.mean, spec.dtype), rest=None, state=kept)

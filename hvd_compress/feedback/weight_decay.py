@@ -59,6 +59,10 @@ class LocalWeightDecay(Wrapper):
     def needs_parameters(self) -> bool:
         return True
 
+    @property
+    def scales(self) -> bool:
+        return self.decay == 0.0
+
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         decayed = Leaf(spec.shape, spec.wide.dtype, Scope.REPLICATED)
         return {"decay": decayed, "inner": self.inner_leaves(spec, world_size)}

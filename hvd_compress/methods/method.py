@@ -41,6 +41,16 @@ class Method(Operator):
 
     @property
     @final
+    def scales(self) -> bool:
+        return self.expression().scales
+
+    @property
+    @final
+    def bears_absence(self) -> bool:
+        return self.expression().bears_absence
+
+    @property
+    @final
     def unit_bytes(self) -> float:
         return self.expression().unit_bytes
 

@@ -61,6 +61,11 @@ class ScaleCom(Method):
     def __post_init__(self) -> None:
         check_fraction(self, "beta", self.beta)
         check_choice(self, "filter", self.filter, get_args(Filter))
+        if self.filter != "low-pass" and self.beta == 1:
+            raise ConfigurationError(
+                f"ScaleCom(filter={self.filter!r}, beta={self.beta!r}): this filter keeps 1 - beta of the memory, "
+                "which would be nothing; give a beta below 1, such as 0.1."
+            )
         check_at_least(self, "start_after", self.start_after, 0)
         given = self.chunks.items() if isinstance(self.chunks, Mapping) else self.chunks
         try:

@@ -45,6 +45,10 @@ class AllGather(Operator):
     def dense(self, spec: Spec) -> Operator | None:
         return self if self.codec.votes else None
 
+    @property
+    def scales(self) -> bool:
+        return not self.codec.votes
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
         parts = codec.encode(codec.arranged(grad, spec, ops), ops, (context.name, context.step, context.rank))

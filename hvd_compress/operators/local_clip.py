@@ -46,6 +46,10 @@ class LocalClip(Wrapper):
     def dense(self, spec: Spec) -> Operator:
         return replace(self, inner=dense_stand_in(self.inner_operator(spec), self.seen(spec)))
 
+    @property
+    def scales(self) -> bool:
+        return False
+
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         return self.inner_leaves(spec, world_size)
 

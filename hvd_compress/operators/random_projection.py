@@ -19,6 +19,7 @@ from ..contract import (
     check_at_least,
     check_compressor,
     check_fraction,
+    walk,
 )
 from ..errors import ConfigurationError
 from ..ops import ArrayOps
@@ -67,12 +68,20 @@ class RandomProjection(Wrapper):
         _, rows, blocks = self._sizes(spec)
         return replace(spec.wide, shape=(rows * blocks,))
 
+    def compresses(self, spec: Spec) -> bool:
+        return True
+
     def dense(self, spec: Spec) -> Operator | None:
         return self.inner_operator(spec).dense(self.seen(spec))
 
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         inner = self.inner_leaves(spec, world_size)
-        return {"inner": inner} if inner else {}
+        if dict(walk(inner)):
+            raise ConfigurationError(
+                f"{self!r}: the projection changes at every step, so that a memory inside would be of another one; put "
+                "the memory around the projection."
+            )
+        return {}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec = context.ops, context.spec
@@ -92,13 +101,13 @@ class RandomProjection(Wrapper):
 
         own = ops.copy(y) if context.feedback else None
         inside = replace(context, spec=self.seen(spec), parameter=None)
-        result = yield from self.inner_operator(spec).exchange(y, state.get("inner", {}), inside)
+        result = yield from self.inner_operator(spec).exchange(y, {}, inside)
         mean = ops.cast(back(result.mean), spec.dtype)
         rest: Array | None = None
         if own is not None:
             sent = own if result.rest is None else ops.add_(own, result.rest, -1.0)
             rest = ops.add_(ops.reshape(x, spec.shape), back(sent), -1.0)
-        return Exchanged(mean, rest, {"inner": result.state} if state else {})
+        return Exchanged(mean, rest, {})
 
     def _sizes(self, spec: Spec) -> tuple[int, int, int]:
         """Return the elements of a block, those kept of it, and the number of blocks."""

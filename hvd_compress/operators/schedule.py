@@ -25,6 +25,7 @@ from ..contract import (
 from ..errors import ConfigurationError
 from ..ops import ArrayOps
 from .carry import dense_stand_in, operator_of
+from .joined import Joined
 
 Phases = tuple[tuple[int, Operator | Codec], ...]
 
@@ -97,9 +98,20 @@ class Schedule(Operator):
         return Schedule(tuple((start, dense_stand_in(operator, spec)) for start, operator in operators))
 
     def for_parameter(self, name: str, spec: Spec) -> Operator:
-        chosen = tuple((start, operator_of(c, spec).for_parameter(name, spec)) for start, c in self.phases)
-        given = tuple((start, operator_of(c, spec)) for start, c in self.phases)
-        return self if chosen == given else Schedule(chosen)
+        """Return the phases' operators for this parameter, whose own shape says which of them compress it."""
+        operators = [(start, operator_of(c, spec).for_parameter(name, spec)) for start, c in self.phases]
+        if any(operator.compresses(spec) for _, operator in operators):
+            operators = [(start, o if o.compresses(spec) else _stand_in(o, spec)) for start, o in operators]
+        given = [(start, operator_of(c, spec)) for start, c in self.phases]
+        return self if operators == given else Schedule(tuple(operators))
+
+    @property
+    def scales(self) -> bool:
+        return all(not c.votes if isinstance(c, Codec) else c.scales for _, c in self.phases)
+
+    @property
+    def bears_absence(self) -> bool:
+        return all(isinstance(c, Codec) or c.bears_absence for _, c in self.phases)
 
     @property
     def needs_parameters(self) -> bool:
@@ -149,9 +161,14 @@ class Schedule(Operator):
         return sum(start <= step for start, _ in self.phases) - 1
 
     def _operators(self, spec: Spec) -> list[tuple[int, Operator]]:
-        """Return (first step, operator) of every phase, dense where it is not worth compressing."""
-        operators = [(start, operator_of(compressor, spec)) for start, compressor in self.phases]
-        return [(start, o if o.compresses(spec) else dense_stand_in(o, spec)) for start, o in operators]
+        """Return (first step, operator) of every phase."""
+        return [(start, operator_of(compressor, spec)) for start, compressor in self.phases]
+
+
+def _stand_in(operator: Operator, spec: Spec) -> Operator:
+    """Return how a gradient travels in a phase that does not compress it, in units like those of the others."""
+    dense = dense_stand_in(operator, spec)
+    return Joined(dense, operator.unit_bytes / 1e6) if operator.unit_bytes > 0 else dense
 
 
 # A leaf that phases declare differently is kept as "name@first step", one for each phase.

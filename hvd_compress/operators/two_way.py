@@ -58,6 +58,10 @@ class TwoWay(Operator):
     def dense(self, spec: Spec) -> Operator | None:
         return self if self.codec.votes else None
 
+    @property
+    def scales(self) -> bool:
+        return not self.codec.votes
+
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         if not self.server_feedback:
             return {}

@@ -55,6 +55,14 @@ class Wrapper(Operator, ABC):
         return isinstance(self.inner, Operator) and self.inner.has_momentum
 
     @property
+    def scales(self) -> bool:
+        return not self.inner.votes if isinstance(self.inner, Codec) else self.inner.scales
+
+    @property
+    def bears_absence(self) -> bool:
+        return isinstance(self.inner, Codec) or self.inner.bears_absence
+
+    @property
     def unit_bytes(self) -> float:
         return self.inner.unit_bytes if isinstance(self.inner, Operator) else 0.0
 

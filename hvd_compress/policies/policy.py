@@ -64,6 +64,16 @@ class Policy(Operator):
 
     @property
     @final
+    def scales(self) -> bool:
+        return all(choice.scales for choice in self._operators)
+
+    @property
+    @final
+    def bears_absence(self) -> bool:
+        return all(choice.bears_absence for choice in self._operators)
+
+    @property
+    @final
     def unit_bytes(self) -> float:
         self._refuse()
 

@@ -17,7 +17,7 @@ from ..operators import AllReduce, HorovodCompressor
 from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
-from .settings import ExchangeSettings, check_optimizer, check_passes
+from .settings import ExchangeSettings, check_optimizer, check_passes, check_scales
 from .stepping import attach
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -97,6 +97,7 @@ def DistributedOptimizer(
         check_replicas_every=check_replicas_every,
         allow_larger=allow_larger,
     )
+    check_scales(compressor, settings)
     named = named_gradients(optimizer, named_parameters)
     exchange: GradientExchange | None = None
     for older in exchanges():

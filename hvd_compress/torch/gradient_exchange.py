@@ -28,7 +28,7 @@ from ..registry import resolve
 from . import sparse
 from .parameters import Named, specs_in_gradient_order
 from .replicas import check_replicas
-from .settings import ExchangeSettings, check_optimizer, check_passes
+from .settings import ExchangeSettings, check_optimizer, check_passes, check_scales
 from .transport import HorovodTransport
 
 # Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.
@@ -226,6 +226,7 @@ class GradientExchange:
             raise UsageError("The compressor cannot be changed between backward() and step(); change it after step().")
         wanted = _compressor_of(compression)
         check_optimizer(self._optimizer, wanted)
+        check_scales(wanted, self._settings)
         plan = self._make_plan(wanted)
         self._changes += 1
         check_change(plan, residual, lambda item: self._gather(item, f"{self._prefix}.change{self._changes}"))

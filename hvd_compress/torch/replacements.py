@@ -50,6 +50,11 @@ def join(device: int = -1) -> int:
                 f"hvd.join() answers allreduces only, but {plan.compressor!r} gathers; give every rank the same number "
                 "of batches."
             )
+        if any(not unit.operator.bears_absence for unit in plan.units):
+            raise ConfigurationError(
+                f"hvd.join() answers allreduces with zeros, which {plan.compressor!r} would take for a rank that "
+                "disagrees; give every rank the same number of batches."
+            )
         if exchange.checks_replicas:
             raise ConfigurationError(
                 "hvd.join() answers allreduces only, but check_replicas_every gathers; keep it 0, or give every rank "

@@ -65,6 +65,24 @@ def check_passes(passes: object) -> int:
     return passes
 
 
+def check_scales(compressor: Operator | Codec, settings: ExchangeSettings) -> None:
+    """Raise if gradients are to be multiplied around a compressor whose update does not follow their size.
+
+    Raises:
+        ConfigurationError: they are.
+    """
+    follows = not compressor.votes if isinstance(compressor, Codec) else compressor.scales
+    if follows or (settings.average and settings.gradient_predivide_factor == 1.0):
+        return
+    asked = (
+        "op=hvd.Sum" if not settings.average else f"gradient_predivide_factor={settings.gradient_predivide_factor!r}"
+    )
+    raise ConfigurationError(
+        f"{compressor!r} makes updates that do not grow with the gradient (votes, weight decay or clipping), so that "
+        f"{asked} would change them; use op=hvd.Average and no factor."
+    )
+
+
 def check_optimizer(optimizer: torch.optim.Optimizer, compressor: Operator | Codec) -> None:
     """Raise if both the compressor and the optimizer have momentum, or both have weight decay.
 

@@ -106,6 +106,10 @@ class CountSketch(Operator):
     def unit_bytes(self) -> float:
         return math.inf
 
+    @property
+    def bears_absence(self) -> bool:
+        return not self.second_round  # the checksum of what was chosen would be averaged with zeros
+
     def compresses(self, spec: Spec) -> bool:
         return len(spec.shape) >= 2 and spec.size >= self.min_size
 

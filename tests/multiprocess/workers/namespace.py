@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import hvd_compress.torch as hvd
-from hvd_compress import Cast, ConfigurationError, Identity, PowerSGD, Simulator, TwoWay
+from hvd_compress import Cast, ConfigurationError, Identity, PowerSGD, Simulator, SketchedSGD, TwoWay
 from hvd_compress.contract import walk
 
 from .common import (
@@ -141,6 +141,17 @@ def join_raises_for_compressors_that_gather(name: str) -> None:
     with raises(ConfigurationError, "hvd.join()", repr(optimizer.compression)):
         hvd.join()
     del optimizer  # and its compressor with it, at once: ranks collect garbage at different times
+    assert hvd.join() in range(stock.size())
+
+
+@check(min_ranks=2)
+def join_raises_for_a_checksum_that_zeros_would_spoil() -> None:
+    params = parameters()
+    optimizer = distributed(params, SketchedSGD(0.02, candidates=2, min_size=8))
+    assert optimizer.exchange.plan.units
+    with raises(ConfigurationError, "hvd.join() answers allreduces with zeros"):
+        hvd.join()
+    del optimizer  # as above
     assert hvd.join() in range(stock.size())
 
 
