@@ -112,8 +112,9 @@ def test_a_gradient_travels_dense_in_phases_that_do_not_compress_it() -> None:
     exact = average_models(normal_gradients(3, 3, SHAPES))
     assert_close(means[3]["matrix"], exact["matrix"], 1e-6)
     spec = Spec((12, 9))
-    assert schedule.wire_bytes(spec, 2, 0) == 4 * 21 * 4
-    assert schedule.wire_bytes(spec, 2, 2) == 4 * 12 * 9
+    planned = schedule.for_parameter("matrix", spec)
+    assert planned.wire_bytes(spec, 2, 0) == 4 * 21 * 4
+    assert planned.wire_bytes(spec, 2, 2) == 4 * 12 * 9
 
 
 def test_an_overflow_at_the_last_step_of_a_phase_is_forgotten() -> None:
