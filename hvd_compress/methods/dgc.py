@@ -32,7 +32,7 @@ class DGC(Method):
             None for no clipping.
         warmup_steps: number of first steps at a higher share: 0.25, 0.0625, 0.015625, 0.004 (sparsity 75, 93.75,
             98.44, 99.6 %), those of them above `ratio`, for equal times; u and v go on.
-        selection: "exact" or "chunked", see `TopK`.
+        selection: "exact", "chunked", or "sampled" as in the paper, see `TopK`.
         min_size: tensors with fewer elements, and those with fewer than 2 dimensions, travel dense, with the same
             momentum and clipping.
 

@@ -181,6 +181,10 @@ class ArrayOps(ABC):
     def cumsum(self, x: Array) -> Array:
         """Return the running sums of 1-D x: x[0], x[0] + x[1], ..."""
 
+    @abstractmethod
+    def searchsorted(self, x: Array, values: Array) -> Array:
+        """Return for every value the first position of ascending 1-D x whose number is not below it; len(x) if none."""
+
     # --- arithmetic, besides the operators + - * / // % and comparisons, which broadcast ---
 
     @abstractmethod

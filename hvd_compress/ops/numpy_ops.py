@@ -111,6 +111,9 @@ class NumPyOps(ArrayOps):
     def cumsum(self, x: Array) -> Array:
         return np.cumsum(x, dtype=x.dtype)
 
+    def searchsorted(self, x: Array, values: Array) -> Array:
+        return np.searchsorted(x, values)
+
     def take(self, x: Array, positions: Array) -> Array:
         return x[positions]
 

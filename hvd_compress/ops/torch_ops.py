@@ -120,6 +120,9 @@ class TorchOps(ArrayOps):
     def cumsum(self, x: Array) -> Array:
         return self._torch.cumsum(x, dim=0, dtype=x.dtype)
 
+    def searchsorted(self, x: Array, values: Array) -> Array:
+        return self._torch.searchsorted(x, values)
+
     def take(self, x: Array, positions: Array) -> Array:
         return x[positions]
 

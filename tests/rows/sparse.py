@@ -69,6 +69,8 @@ ROWS = [
     _top("dgc-large-only", DGC(momentum=0.5, min_size=100), 0.001, memory=EF, momentum=True),
     _top("dgc-nesterov", DGC(0.1, nesterov=True, min_size=2), 0.1, memory=EF, momentum=True),
     _top("dgc-clip", DGC(0.1, clip=FAR, min_size=2), 0.1, memory=EF, momentum=True),
+    _top("top-k-sampled", TopK(0.1, "sampled", min_size=2), 0.1),
+    _top("dgc-sampled", DGC(0.1, selection="sampled", min_size=2), 0.1, memory=EF, momentum=True),
     _top("dgc-warmup", DGC(0.1, warmup_steps=3, selection="chunked", min_size=2), 0.1, memory=EF, momentum=True),
     _top("adaptive-bins", AdaptiveBins(20, 30, 2, min_size=2), 0.0, memory=EF),
     _top("adaptive-bins-large-only", AdaptiveBins(min_size=100), 0.0, memory=EF),
