@@ -195,6 +195,30 @@ def several_buckets_equal_the_simulator(name: str) -> None:
     assert len(exchange.plan.buckets) >= 4 and exchange.plan.buckets == simulator.plan.buckets
 
 
+@check(cases=["keep", "flush", "drop"])
+def another_compressor_goes_on_as_in_the_simulator(residual: str) -> None:
+    before, after = PowerSGD(rank=2), ErrorFeedback(TwoWay(Identity()))
+    exchange = GradientExchange(before, allow_larger=True)
+    simulator = Simulator(before, world().Get_size(), allow_larger=True)
+    for step in range(4):
+        if step == 2:
+            exchange.change_compression(after, residual)
+            simulator.change_compression(after, residual)
+        everyone = gradients(step)
+        found = exchange(everyone[world().Get_rank()])
+        assert_close(found, simulator.step(everyone)[world().Get_rank()], _tolerance("", "float32"))
+    assert exchange.meter.sent_bytes == simulator.sent_bytes
+
+
+@check()
+def ranks_that_change_to_different_compressors_are_told() -> None:
+    exchange = GradientExchange(PowerSGD(rank=2), allow_larger=True)
+    exchange(gradients(0)[world().Get_rank()])
+    with raises(RankDisagreementError, "PowerSGD(rank=1)"):
+        exchange.change_compression(PowerSGD(rank=1) if world().Get_rank() else Identity())
+    exchange(gradients(1)[world().Get_rank()])
+
+
 @check(cases=["powersgd", "alternate", "identity", "bf16"])
 def collectives_are_fused(name: str) -> None:
     exchange = GradientExchange(COMPRESSORS[name], allow_larger=True)
