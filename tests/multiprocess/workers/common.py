@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 import hvd_compress.torch as hvd
+from hvd_compress import Simulator
+from hvd_compress.contract import walk
 
 # Every kind of shape: matrices that rank 2 compresses, ones too small for it, vectors, a scalar, nothing at all.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -231,3 +233,23 @@ def train(
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return copies of the parameters by name."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def check_against_the_simulator(compressor: Any, steps: int, tolerance: float, **options: Any) -> None:
+    """Exchange the same gradients here and in the simulator: means, units and state are the same at the end."""
+    params = parameters()
+    optimizer = distributed(params, compressor, **options)
+    simulator = Simulator(compressor, stock.size(), allow_larger=True)
+    for step in range(steps):
+        everyone = gradients(step)
+        found = exchange(optimizer, params, everyone[stock.rank()])
+        # The driver plans last parameter first, as backward makes the gradients.
+        expected = simulator.step([dict(reversed(own.items())) for own in everyone])[stock.rank()]
+        assert_close(found, {name: expected[name] for name in found}, tolerance)
+        assert_equal_on_ranks(found)
+    assert found.keys() == SHAPES.keys()
+    assert optimizer.exchange.plan.units == simulator.plan.units
+    states = [optimizer.exchange.state_dict(), simulator.workers[stock.rank()].state_dict()]
+    mine, theirs = (dict(walk({name: unit["leaves"] for name, unit in state["units"].items()})) for state in states)
+    assert mine.keys() == theirs.keys()
+    assert_close(mine, theirs, tolerance)

@@ -8,14 +8,12 @@ import horovod.torch as stock
 import torch
 
 from hvd_compress import CyclicTopK, ErrorFeedback, Identity, ScaleCom, Simulator, UsageError
-from hvd_compress.contract import walk
 from hvd_compress.monitors import index_distance, memory_cosine
 
 from .common import (
-    SHAPES,
     assert_close,
-    assert_equal_on_ranks,
     backward,
+    check_against_the_simulator,
     counted_collectives,
     distributed,
     exchange,
@@ -46,20 +44,7 @@ def _one_bucket(compressor: Any) -> tuple[Any, Any]:
 
 @check(cases=CASES)
 def equals_the_simulator(case: str) -> None:
-    params, optimizer = _one_bucket(CASES[case])
-    simulator = Simulator(CASES[case], stock.size(), allow_larger=True)
-    for step in range(STEPS):
-        everyone = gradients(step)
-        found = exchange(optimizer, params, everyone[stock.rank()])
-        expected = simulator.step([dict(reversed(own.items())) for own in everyone])[stock.rank()]
-        assert_close(found, {name: expected[name] for name in found}, 1e-6)
-        assert_equal_on_ranks(found)
-    assert found.keys() == SHAPES.keys()
-    assert optimizer.exchange.plan.units == simulator.plan.units
-    states = [optimizer.exchange.state_dict(), simulator.workers[stock.rank()].state_dict()]
-    mine, theirs = (dict(walk({name: unit["leaves"] for name, unit in state["units"].items()})) for state in states)
-    assert mine.keys() == theirs.keys()
-    assert_close(mine, theirs, 1e-6)
+    check_against_the_simulator(CASES[case], STEPS, 1e-6, bucket_megabytes=1e6)
 
 
 @check(cases=CASES)

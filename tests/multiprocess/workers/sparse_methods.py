@@ -8,9 +8,17 @@ import horovod.torch as stock
 import torch
 
 from hvd_compress import DGC, AdaComp, ErrorFeedback, GTopK, LocalClip, MemSGD, Simulator, TopK, TwoWay
-from hvd_compress.contract import walk
 
-from .common import SHAPES, assert_close, assert_equal_on_ranks, distributed, exchange, gradients, parameters
+from .common import (
+    SHAPES,
+    assert_close,
+    assert_equal_on_ranks,
+    check_against_the_simulator,
+    distributed,
+    exchange,
+    gradients,
+    parameters,
+)
 from .harness import check
 
 STEPS = 5
@@ -37,20 +45,7 @@ def _distributed(compressor: Any, **options: Any) -> tuple[Any, Any]:
 
 @check(cases=CASES)
 def equals_the_simulator(case: str) -> None:
-    params, optimizer = _distributed(CASES[case])
-    simulator = Simulator(CASES[case], stock.size(), allow_larger=True)
-    for step in range(STEPS):
-        everyone = gradients(step)
-        found = exchange(optimizer, params, everyone[stock.rank()])
-        expected = simulator.step([dict(reversed(own.items())) for own in everyone])[stock.rank()]
-        assert_close(found, {name: expected[name] for name in found}, 1e-6)
-        assert_equal_on_ranks(found)
-    assert found.keys() == SHAPES.keys()
-    assert optimizer.exchange.plan.units == simulator.plan.units
-    states = [optimizer.exchange.state_dict(), simulator.workers[stock.rank()].state_dict()]
-    mine, theirs = (dict(walk({name: unit["leaves"] for name, unit in state["units"].items()})) for state in states)
-    assert mine.keys() == theirs.keys()
-    assert_close(mine, theirs, 1e-6)
+    check_against_the_simulator(CASES[case], STEPS, 1e-6)
 
 
 @check(cases=CASES)
