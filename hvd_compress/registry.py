@@ -70,6 +70,7 @@ _BUILT_IN: dict[str, Factory] = {
     "adacomp": AdaComp,
     "dgc": DGC,
     "gtopk": GTopK,
+    "localtopk": MemSGD,
     "memsgd": MemSGD,
     "randomblock": RandomBlock,
     "randomk": RandomK,

@@ -197,3 +197,9 @@ def test_what_is_not_compressed_still_has_its_momentum() -> None:
     both, _ = run(Schedule({0: Momentum(LowRank()), 2: Momentum(LowRank(rank=2))}), range(4))
     plain, _ = run(Momentum(LowRank()), range(4))
     assert all(bits(left["bias"]) == bits(right["bias"]) for left, right in zip(both, plain, strict=True))
+
+
+@pytest.mark.parametrize("wrong", ["powersgd", PowerSGD, None], ids=repr)
+def test_a_schedule_is_made_of_an_instance(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="an instance such as PowerSGD"):
+        Schedule.of(wrong, rank={10: 2})

@@ -46,7 +46,9 @@ def caption(report: Result) -> str:
     load = machine["load_before"]
     return (
         f"{run['workers']} workers on one machine of {machine['cores']} cores, one thread each, horovodrun "
-        f"--{run['transport']}, {run['steps']} steps of {run['batch_size']} images a worker, seed {run['seed']}; "
+        f"--{run['transport']}, {run['steps']} steps of {run['batch_size']} images a worker, seed {run['seed']}; SGD "
+        "with Nesterov momentum 0.9 and weight decay 5e-4, for methods that have momentum themselves without, and "
+        "5e-3; "
         f"load average before the run {load:.1f}. Accuracy on all test images. Bytes sent by one worker, as the "
         "exchange's meter counts them: 2 (W-1)/W n for an allreduce of n bytes. Times are of rank 0, means over "
         "the middle half of the steps by duration; communicate is starting collectives and waiting for them. "

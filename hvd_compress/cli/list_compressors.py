@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     table = Table(box=None, header_style="bold", pad_edge=False)
     # One line each: where a terminal ends, it is the description that is cut.
     table.add_column("name", no_wrap=True, min_width=max(len(row[0]) for row in rows))
-    table.add_column("stands for", no_wrap=True, min_width=max(len(row[1]) for row in rows))
+    table.add_column("stands for", no_wrap=True, max_width=24 if sys.stdout.isatty() else None)
     table.add_column("what it does", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

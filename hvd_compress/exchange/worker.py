@@ -73,8 +73,9 @@ class Worker:
             unit = self.plan.units[i]
             grad, ops = unit_gradient(unit, gradients)
             exchanges[unit.name] = (self._exchange_of(unit, grad, ops), ops)
+        started = BucketExchange(exchanges, self.world_size, self.meter)
         self._out.add(bucket)
-        return BucketExchange(exchanges, self.world_size, self.meter)
+        return started
 
     def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
         owed = [self._owed.pop(name, None) for name, _ in unit.parameters]

@@ -59,7 +59,7 @@ class StepSizeScaling(Wrapper):
         if rate is None:
             raise ConfigurationError(
                 f"{context.name!r}: residuals follow the learning rate, which is not known here; set `learning_rate` "
-                "on the exchange, or leave StepSizeScaling out."
+                "of the simulator or exchange, or leave out StepSizeScaling (follow_step_size=False)."
             )
         scale: Any = None
         if rate != 0:

@@ -74,6 +74,10 @@ class Schedule(Operator):
         Raises:
             ConfigurationError: the compressor has no such setting, or its value is out of range.
         """
+        if not isinstance(compressor, (Operator, Codec)):
+            raise ConfigurationError(
+                f"Schedule.of({compressor!r}): give a compressor, an instance such as PowerSGD(rank=1)."
+            )
         changed: Any = compressor
         known = {field.name for field in fields(changed)}
         for name in settings:

@@ -97,6 +97,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer, compressor: Operator | Cod
                 f"{compressor!r} has momentum of its own and the optimizer has momentum={group['momentum']!r}; set "
                 "momentum=0 and nesterov=False in the optimizer."
             )
+        if compressor.has_momentum and group.get("betas", (0.0,))[0]:
+            raise ConfigurationError(
+                f"{compressor!r} has momentum of its own and the optimizer has betas={group['betas']!r}; use "
+                "torch's SGD without momentum, or another compressor."
+            )
         if compressor.needs_parameters and group.get("weight_decay"):
             raise ConfigurationError(
                 f"{compressor!r} has weight decay of its own and the optimizer has "

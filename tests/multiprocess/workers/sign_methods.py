@@ -91,3 +91,33 @@ def momentum_in_the_optimizer_too_is_refused(name: str) -> None:
     plain = torch.optim.SGD(params.values(), lr=0.1, momentum=0.9)
     with raises(ConfigurationError, "momentum=0.9", "momentum of its own"):
         hvd.DistributedOptimizer(plain, named_parameters=params.items(), compression=name, allow_larger=True)
+
+
+@check()
+def momentum_of_adam_is_refused_too() -> None:
+    params = parameters()
+    with raises(ConfigurationError, "betas=(0.9, 0.999)", "momentum of its own"):
+        hvd.DistributedOptimizer(
+            torch.optim.Adam(params.values()), named_parameters=params.items(), compression="distefsgdm"
+        )
+
+
+@check()
+def weight_decay_in_both_is_refused() -> None:
+    params = parameters()
+    plain = torch.optim.SGD(params.values(), lr=0.1, weight_decay=1e-4)
+    with raises(ConfigurationError, "weight_decay=0.0001", "weight decay of its own"):
+        hvd.DistributedOptimizer(plain, named_parameters=params.items(), compression=DistEFBlockSGDM(weight_decay=1e-4))
+
+
+@check(cases=["sum", "predivide"])
+def factors_around_a_vote_are_refused(case: str) -> None:
+    params = parameters()
+    options = {"op": hvd.Sum} if case == "sum" else {"gradient_predivide_factor": 2.0}
+    with raises(ConfigurationError, "do not grow with the gradient"):
+        hvd.DistributedOptimizer(
+            torch.optim.SGD(params.values(), lr=0.1),
+            named_parameters=params.items(),
+            compression="signummajorityvote",
+            **options,
+        )
