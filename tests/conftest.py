@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from zlib import crc32
-
 import pytest
 import torch
 from cases import CUDA, NUMPY, ROWS, TORCH, WORLD_SIZES, Library, Row
@@ -14,8 +11,6 @@ settings.register_profile("quick", deadline=None, max_examples=20, derandomize=T
 settings.load_profile("quick")
 torch.set_num_threads(1)
 
-# By default torch, which follows NumPy, is tried for a part of the rows, laws and numbers of workers, each in turn.
-EVERY_PAIR = os.environ.get("HVD_COMPRESS_TEST_EVERY") == "1"
 NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
 
 
@@ -26,7 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows), *_on_cuda(rows, 2)])
         return
     if {"row", "library"} <= names:
-        pairs = [_pair(row, library) for row in rows for library in _libraries(row, metafunc.function.__name__)]
+        pairs = [_pair(row, library) for row in rows for library in _libraries(row)]
         metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
     elif "row" in names:
         metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
@@ -49,11 +44,9 @@ def _held_to(metafunc: pytest.Metafunc) -> list[Row]:
     return [row for row in ROWS if all(getattr(row, name) for name in wanted)]
 
 
-def _libraries(row: Row, law: str) -> list[Library]:
-    """Return NumPy, and torch for every second pair of row and law; or the one that it is written for."""
-    if len(row.libraries) == 1:
-        return [library for library in (NUMPY, TORCH) if library.name in row.libraries]
-    return [NUMPY, TORCH] if EVERY_PAIR or crc32(f"{row.id} {law}".encode()) % 2 else [NUMPY]
+def _libraries(row: Row) -> list[Library]:
+    """Return the array libraries that the row is written for."""
+    return [library for library in (NUMPY, TORCH) if library.name in row.libraries]
 
 
 def _pair(row: Row, library: Library, *more: int) -> object:
@@ -61,15 +54,8 @@ def _pair(row: Row, library: Library, *more: int) -> object:
 
 
 def _worlds(rows: list[Row]) -> list[object]:
-    """Return every row with every number of workers on its first library, and with one of them, in turn, on torch."""
-    triples = []
-    for i, row in enumerate(rows):
-        first = NUMPY if "numpy" in row.libraries else TORCH
-        triples += [_pair(row, first, world) for world in WORLD_SIZES]
-        if first is NUMPY and "torch" in row.libraries:
-            worlds = WORLD_SIZES if EVERY_PAIR else WORLD_SIZES[i % len(WORLD_SIZES) :][:1]
-            triples += [_pair(row, TORCH, world) for world in worlds]
-    return triples
+    """Return every row on each of its libraries with every number of workers."""
+    return [_pair(row, library, n) for row in rows for library in _libraries(row) for n in WORLD_SIZES]
 
 
 def _on_cuda(rows: list[Row], *more: int) -> list[object]:
