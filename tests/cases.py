@@ -163,16 +163,6 @@ def memory_of(row: Row) -> tuple[float, float] | None:
     return None
 
 
-def leaves_of(saved: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the arrays of a worker's saved state, by parameter (or unit, where a leaf is of a whole unit) and path."""
-    found: dict[str, dict[str, Any]] = {}
-    for unit, own in saved["units"].items():
-        for path, leaf in own["leaves"].items():
-            for name, array in leaf.items() if isinstance(leaf, Mapping) else [(unit, leaf)]:
-                found.setdefault(name, {})[path] = array
-    return found
-
-
 def public_compressors() -> list[type]:
     """Return every compressor class that the package exports, but for the two contracts."""
     exported = (getattr(hc, name) for name in hc.__all__)

@@ -125,11 +125,6 @@ class Row:
         return not self.votes
 
     @property
-    def plain(self) -> bool:
-        """Its update approximates the average of this step's gradients, but for what a memory owes."""
-        return not self.votes and not self.momentum
-
-    @property
     def steady(self) -> bool:
         """Every layer is in every update; a sparse row may pass one over, to send it at a later step."""
         return not self.votes and not self.sparse

@@ -164,9 +164,7 @@ class Worker:
     def _state_of(self, unit: Unit) -> State | None:
         """Return the unit's state, if it has any yet."""
         if unit.name in self._loaded:
-            first = next(iter(self._saved_leaves(unit).values()))
-            array = next(iter(first.values())) if isinstance(first, Mapping) else first
-            return loaded_state(unit, self._loaded[unit.name], ops_of(array), self.world_size)
+            return loaded_state(unit, self._loaded[unit.name], _ops_of_saved(self._loaded[unit.name]), self.world_size)
         return self._states.get(unit.name)
 
     def end_step(self) -> None:
@@ -237,7 +235,7 @@ class Worker:
         for unit in self.plan.units:
             if replicated[unit.name]:
                 # A rank that has not taken part yet has no leaves of its own: they are as before the first step.
-                ops = ops_of(next(iter(replicated[unit.name].values())))
+                ops = _ops_of_saved(replicated[unit.name])
                 fresh = initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
                 own = self._saved_leaves(unit) or dict(walk(fresh))
                 found[unit.name] = {**own, **replicated[unit.name]}
@@ -289,6 +287,11 @@ class Worker:
         if loaded is not None:
             return loaded_state(unit, loaded, ops, self.world_size)
         return initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
+
+
+def _ops_of_saved(leaves: Mapping[str, Any]) -> ArrayOps:
+    """Return the array operations of saved leaves: arrays by path, or arrays by parameter by path."""
+    return ops_of(next(array for _, array in walk(leaves)))
 
 
 def _copied(saved: Any) -> Any:
