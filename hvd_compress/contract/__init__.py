@@ -10,7 +10,7 @@ from .checks import (
     check_remembered,
 )
 from .codec import Codec, Key
-from .operator import Context, Operator
+from .operator import Context, Operator, Phase
 from .request import (
     AllGather,
     AllToAll,
@@ -57,6 +57,7 @@ __all__ = [
     "Meanwhile",
     "Operator",
     "Payload",
+    "Phase",
     "Reduction",
     "Request",
     "Results",

@@ -11,8 +11,9 @@ collectives that `exchange` will yield: wire bytes, plans and tables are derived
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final
 
 from ..errors import StockOptimizerError
 from .request import Array, Exchange
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ..ops import ArrayOps
 
 
+Phase: TypeAlias = Hashable
+
+
 @dataclass(frozen=True)
 class Context:
     """Where and when an exchange happens.
@@ -33,28 +37,38 @@ class Context:
         ops: array operations of the library and device that hold the gradient.
         spec: of the gradient that is handed to `exchange`.
         name: the unit's name, equal on all ranks.
-        step: steps done before this one, from 0.
+        step: steps done before this one, from 0; where one graph serves many steps, a 0-D int64 array.
         rank: this worker, 0 <= rank < world_size.
         world_size: number of workers.
-        learning_rate: of the live optimizer at this step; None where no optimizer is known.
+        learning_rate: of the live optimizer at this step, a number or a 0-D float64 array; None where no optimizer
+            is known.
+        applied: false at a step whose update is not applied because its learning rate is 0.
         feedback: true if a wrapper will keep `Exchanged.rest`; without it computing the rest is wasted.
         memory_scale: what every memory of earlier losses is multiplied by before it is used: a number or a 0-D
-            array; 1 unless a wrapper follows the step size. None at a step whose update is not applied because its
-            learning rate is 0: memories of losses are then neither used nor changed.
+            array; 1 unless a wrapper follows the step size. None at a step that is not applied: memories of losses
+            are then neither used nor changed.
         parameter: the parameter that the gradient is of, in the gradient's shape; given to operators that ask for it
             by `needs_parameters`.
+        phase_step: where `step` is an array, a step of the same phase (`Operator.phase`), as a number.
     """
 
     ops: ArrayOps
     spec: Spec
     name: str
-    step: int
+    step: Any
     rank: int
     world_size: int
-    learning_rate: float | None = None
+    learning_rate: Any = None
+    applied: bool = True
     feedback: bool = False
     memory_scale: Any = 1.0
     parameter: Array | None = None
+    phase_step: int | None = None
+
+    @property
+    def built_for(self) -> int:
+        """A step, as a number, at which the exchange is built as at this one: what decisions in Python may ask for."""
+        return int(self.step) if self.phase_step is None else self.phase_step
 
     def with_feedback(self) -> Context:
         """Return the context under which a wrapper that keeps the rest, in wide numbers, calls its inner operator."""
@@ -98,9 +112,27 @@ class Operator(Settings, ABC):
         del name, spec
         return self
 
+    def phase(self, step: int) -> Phase:
+        """Return what decides how `exchange` is built at a step: equal for steps that differ by numbers alone.
+
+        One graph can serve all steps of a phase. It asks `Context.built_for`, not `Context.step`, where it decides.
+        """
+        del step
+        return ()
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        """(start, period): from step `start` on, phases repeat every `period` steps."""
+        return (0, 1)
+
     @property
     def needs_parameters(self) -> bool:
         """Whether `Context.parameter` must be given."""
+        return False
+
+    @property
+    def needs_learning_rate(self) -> bool:
+        """Whether `Context.learning_rate` must be given."""
         return False
 
     @property

@@ -4,6 +4,7 @@ from .agreement import check_agreement, check_change
 from .bucket import BucketExchange
 from .fusion import Fused, fuse
 from .meter import Meter
+from .phases import Phases
 from .plan import Plan, Unit, make_plan, specs_of
 from .worker import Residual, Worker
 
@@ -11,6 +12,7 @@ __all__ = [
     "BucketExchange",
     "Fused",
     "Meter",
+    "Phases",
     "Plan",
     "Residual",
     "Unit",

@@ -129,7 +129,8 @@ def make_plan(
 
 def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
     """Return (name, spec) of every gradient, in order."""
-    return [(name, Spec(ops_of(g).shape(g), ops_of(g).dtype(g))) for name, g in gradients.items()]
+    found = ((name, g, ops_of(g)) for name, g in gradients.items())
+    return [(name, Spec(ops.shape(g), ops.dtype(g), ops.output_axis)) for name, g, ops in found]
 
 
 def _check_parameters(parameters: list[tuple[str, Spec]]) -> None:

@@ -95,7 +95,8 @@ class Worker:
             self._states.update({unit.name: state} if state else {})
         operator = dense_operator(unit.spec) if flushing else unit.operator
         parameter = self._unit_parameter(unit, ops) if operator.needs_parameters else None
-        context = Context(ops, unit.spec, unit.name, self.step, self.rank, self.world_size, rate, parameter=parameter)
+        where = (ops, unit.spec, unit.name, self.step, self.rank, self.world_size)
+        context = Context(*where, learning_rate=rate, applied=rate != 0, parameter=parameter)
         return operator.exchange(grad, state, context)
 
     def _unit_parameter(self, unit: Unit, ops: ArrayOps) -> Array | None:

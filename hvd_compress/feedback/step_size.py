@@ -51,6 +51,10 @@ class StepSizeScaling(Wrapper):
         if not (number and self.cap > 0):
             raise ConfigurationError(f"StepSizeScaling(cap={self.cap!r}): cap must be a number above 0, or inf.")
 
+    @property
+    def needs_learning_rate(self) -> bool:
+        return True
+
     def leaves(self, spec: Spec, world_size: int) -> Leaves:
         return {"rate": Leaf((1,), "float64", Scope.REPLICATED), "inner": self.inner_leaves(spec, world_size)}
 
@@ -62,10 +66,10 @@ class StepSizeScaling(Wrapper):
                 "of the simulator or exchange, or leave out StepSizeScaling (follow_step_size=False)."
             )
         scale: Any = None
-        if rate != 0:
+        if context.applied:
             ratio = ops.minimum(state["rate"] / rate, ops.zeros((1,), "float64") + self.cap)
             scale = ops.reshape(ops.cast(ratio, context.spec.wide.dtype), ())
         inside = replace(context, memory_scale=scale)
         result = yield from self.inner_operator(context.spec).exchange(grad, state["inner"], inside)
-        kept = state["rate"] if rate == 0 else ops.zeros((1,), "float64") + rate
+        kept = ops.zeros((1,), "float64") + rate if context.applied else state["rate"]
         return replace(result, state={"rate": kept, "inner": result.state})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import final
 
-from ..contract import Array, Context, Exchange, Leaves, Operator, Spec, State, Traffic
+from ..contract import Array, Context, Exchange, Leaves, Operator, Phase, Spec, State, Traffic
 
 
 class Method(Operator):
@@ -33,6 +33,20 @@ class Method(Operator):
     @final
     def needs_parameters(self) -> bool:
         return self.expression().needs_parameters
+
+    @property
+    @final
+    def needs_learning_rate(self) -> bool:
+        return self.expression().needs_learning_rate
+
+    @final
+    def phase(self, step: int) -> Phase:
+        return self.expression().phase(step)
+
+    @property
+    @final
+    def phase_cycle(self) -> tuple[int, int]:
+        return self.expression().phase_cycle
 
     @property
     @final

@@ -18,6 +18,7 @@ from ..contract import (
     Meanwhile,
     Operator,
     Payload,
+    Phase,
     Scope,
     Spec,
     State,
@@ -65,7 +66,7 @@ class AlternatingLowRank(Operator):
         return {"p": Leaf((used_rank(spec, self.rank), n), dtype, Scope.REPLICATED), "q": right, "q_start": right}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        ops, spec, even = context.ops, context.spec, context.step % 2 == 0
+        ops, spec, even = context.ops, context.spec, context.built_for % 2 == 0
         matrix = as_matrix(grad, spec, ops)
         factor = live_rows(state["q"], state["q_start"], ops) if even else live_rows(state["p"], 0.0, ops)
         (basis,) = yield [Batched("orthonormal_rows", factor)]
@@ -82,6 +83,13 @@ class AlternatingLowRank(Operator):
         return Exchanged(
             as_gradient(mean, spec, ops), unsent, {**state, "p" if even else "q": ops.finite_or_zero_(factor)}
         )
+
+    def phase(self, step: int) -> Phase:
+        return step % 2
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        return (0, 2)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         side = spec.matrix_shape[step % 2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
 from ..codecs.positions import from_wire, index_dtype, to_wire
 from ..contract import (
@@ -71,7 +71,7 @@ class CyclicTopK(Operator):
         ops, spec, shards = context.ops, context.spec, self._shards(context.spec, context.world_size)
         flat = ops.flatten(ops.cast(grad, spec.wide.dtype))
         own = (context.rank - context.step) % context.world_size
-        chosen = ops.padded(to_wire(self._largest(flat, own, shards, ops), shards.group, ops), shards.slots)
+        chosen = to_wire(self._largest(flat, own, shards, ops), shards.group, ops)
         gathered, alarm = yield [AllGather(chosen), Meanwhile(lambda: ops.sum(flat) * 0.0)]
         positions = self._positions(gathered, context.step % context.world_size, shards, ops)
         values = ops.take(flat, positions) + alarm
@@ -92,25 +92,21 @@ class CyclicTopK(Operator):
         make = TopKShards.of_chunks if self.selection == "chunked" else TopKShards.of_ranks
         return make(spec.size, self.chunk, world_size)
 
-    def _largest(self, flat: Array, shard: int, shards: TopKShards, ops: ArrayOps) -> Array:
-        """Return the positions, within their groups, of what the leader of a shard picks."""
-        start, stop = shards.bounds(shard)
-        if start == stop:
-            return ops.zeros((0,), "int64")
-        sizes = ops.abs(flat[start:stop])
+    def _largest(self, flat: Array, shard: Any, shards: TopKShards, ops: ArrayOps) -> Array:
+        """Return the positions, within their groups, of what the leader of a shard picks; `shards.slots` of them."""
+        length, start = shards.length, shard * shards.length
+        sizes = ops.abs(ops.window(flat, start, length))
+        if shards.size < length * shards.world_size:
+            # What lies beyond the end of the tensor is never chosen before anything else.
+            sizes = ops.where(ops.arange(length) < shards.size - start, sizes, -1.0)
         if self.selection == "exact":
-            return ops.top_k(sizes, min(shards.picks, stop - start))
-        count = (stop - start) // shards.group
-        whole = count * shards.group
-        found = [ops.argmax(ops.reshape(sizes[:whole], (count, shards.group)))]
-        if whole < stop - start:
-            found.append(ops.argmax(ops.reshape(sizes[whole:], (1, -1))))
-        return ops.concat(found)
+            return ops.top_k(sizes, shards.picks)
+        return ops.argmax(ops.reshape(sizes, (shards.groups_a_shard, shards.group)))
 
     @staticmethod
-    def _positions(gathered: Array, shift: int, shards: TopKShards, ops: ArrayOps) -> Array:
+    def _positions(gathered: Array, shift: Any, shards: TopKShards, ops: ArrayOps) -> Array:
         """Return the flat positions of all that was chosen, in the order of shards; row (s + shift) mod W has s's."""
-        ordered = ops.concat([gathered[shift:], gathered[:shift]]) if shift else gathered
+        ordered = ops.take(gathered, (ops.arange(shards.world_size) + shift) % shards.world_size)
         local = from_wire(ops.flatten(ordered)[: shards.total], shards.group, ops)
         starts = ops.reshape(ops.arange(shards.groups) * shards.group, (-1, 1)) + ops.zeros((1, shards.picks), "int64")
         positions = ops.flatten(starts)[: shards.total] + local

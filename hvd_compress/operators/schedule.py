@@ -15,6 +15,7 @@ from ..contract import (
     Leaf,
     Leaves,
     Operator,
+    Phase,
     Spec,
     State,
     Traffic,
@@ -121,6 +122,21 @@ class Schedule(Operator):
     def needs_parameters(self) -> bool:
         return any(c.needs_parameters for _, c in self.phases if isinstance(c, Operator))
 
+    def phase(self, step: int) -> Phase:
+        index = self._index(step)
+        _, compressor = self.phases[index]
+        return (index, compressor.phase(step) if isinstance(compressor, Operator) else ())
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        start, last = self.phases[-1]
+        settled, period = last.phase_cycle if isinstance(last, Operator) else (0, 1)
+        return max(start, settled), period
+
+    @property
+    def needs_learning_rate(self) -> bool:
+        return any(c.needs_learning_rate for _, c in self.phases if isinstance(c, Operator))
+
     @property
     def has_momentum(self) -> bool:
         return any(c.has_momentum for _, c in self.phases if isinstance(c, Operator))
@@ -147,7 +163,7 @@ class Schedule(Operator):
         spec = context.spec
         operators = self._operators(spec)
         phases = [(start, o.leaves(spec, context.world_size)) for start, o in operators]
-        differing, now = _differing(phases), self._index(context.step)
+        differing, now = _differing(phases), self._index(context.built_for)
         start, declared = phases[now]
         own = _picked(state, declared, differing, start)
         result = yield from operators[now][1].exchange(grad, own, context)

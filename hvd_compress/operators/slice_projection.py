@@ -17,6 +17,7 @@ from ..contract import (
     Meanwhile,
     Operator,
     Payload,
+    Phase,
     Scope,
     Spec,
     State,
@@ -86,7 +87,7 @@ class SliceProjection(Operator):
         }
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        if context.step % self.period < self.collect:
+        if context.built_for % self.period < self.collect:
             result = yield from dense_operator(context.spec).exchange(grad, {}, context)
             return Exchanged(result.mean, result.rest, self._collected(result.mean, state, context))
         ops, spec, basis = context.ops, context.spec, state["basis"]
@@ -100,6 +101,14 @@ class SliceProjection(Operator):
         mean = self._joined(ops.matmul(coordinates, basis, transpose_a=True), spec, ops)
         return Exchanged(mean, unsent, state)
 
+    def phase(self, step: int) -> Phase:
+        place = step % self.period
+        return (place == 0, place < self.collect, place == self.collect - 1)
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        return (0, self.period)
+
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         if step % self.period < self.collect:
             return dense_operator(spec).traffic(spec, world_size, step)
@@ -107,7 +116,7 @@ class SliceProjection(Operator):
 
     def _collected(self, mean: Array, state: State, context: Context) -> State:
         """Return the state after a dense step."""
-        ops, phase = context.ops, context.step % self.period
+        ops, phase = context.ops, context.built_for % self.period
         wide = ops.cast(mean, "float64")
         # One element that is not finite makes all of them NaN, and NaN counts as zero.
         rows = self._rows(ops.finite_or_zero_(wide + ops.sum(wide * 0.0)), ops)

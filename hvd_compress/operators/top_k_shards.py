@@ -18,24 +18,26 @@ class TopKShards:
         group: elements of a group, 1 <= group <= size.
         groups_a_shard: groups of a full shard.
         picks: elements picked from a full group; a shorter one gives at most all that it has.
+        world_size: number of shards.
     """
 
     size: int
     group: int
     groups_a_shard: int
     picks: int
+    world_size: int
 
     @classmethod
     def of_chunks(cls, size: int, chunk: int, world_size: int) -> TopKShards:
         """Return shards of ceil(n/W) of the n chunks of `chunk` elements, one element picked from each."""
         group = min(chunk, size)
-        return cls(size, group, _ceil(_ceil(size, group), world_size), 1)
+        return cls(size, group, _ceil(_ceil(size, group), world_size), 1, world_size)
 
     @classmethod
     def of_ranks(cls, size: int, chunk: int, world_size: int) -> TopKShards:
         """Return shards of ceil(d/W) elements, an equal share of the top ceil(d/chunk) picked from each."""
         group = _ceil(size, world_size)
-        return cls(size, group, 1, _ceil(_ceil(size, chunk), _ceil(size, group)))
+        return cls(size, group, 1, _ceil(_ceil(size, chunk), _ceil(size, group)), world_size)
 
     @property
     def groups(self) -> int:
@@ -53,10 +55,10 @@ class TopKShards:
         last = self.size - (self.groups - 1) * self.group
         return (self.groups - 1) * self.picks + min(self.picks, last)
 
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """Return where a shard begins and ends."""
-        length = self.groups_a_shard * self.group
-        return min(shard * length, self.size), min((shard + 1) * length, self.size)
+    @property
+    def length(self) -> int:
+        """Elements of a full shard."""
+        return self.groups_a_shard * self.group
 
 
 def _ceil(count: int, parts: int) -> int:

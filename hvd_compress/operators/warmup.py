@@ -12,6 +12,7 @@ from ..contract import (
     Exchange,
     Leaves,
     Operator,
+    Phase,
     Spec,
     State,
     Traffic,
@@ -58,9 +59,9 @@ class Warmup(Wrapper):
         return {**self.inner_leaves(spec, world_size), **({"first": first} if first else {})}
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
-        operator = self._at(context.spec, context.step)
+        operator = self._at(context.spec, context.built_for)
         inner = {key: value for key, value in state.items() if key != "first"}
-        if context.step >= self.steps:
+        if context.built_for >= self.steps:
             result = yield from operator.exchange(grad, inner, context)
             return replace(result, state={**state, **result.state})
         result = yield from operator.exchange(grad, state.get("first", {}), context)
@@ -68,6 +69,14 @@ class Warmup(Wrapper):
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         return self._at(spec, step).traffic(spec, world_size, step)
+
+    def phase(self, step: int) -> Phase:
+        return (step >= self.steps, super().phase(step) if step >= self.steps else ())
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        start, period = super().phase_cycle
+        return max(start, self.steps), period
 
     def _at(self, spec: Spec, step: int) -> Operator:
         inner = self.inner_operator(spec)

@@ -6,7 +6,7 @@ from abc import ABC
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..contract import Codec, Leaves, Operator, Spec, Traffic
+from ..contract import Codec, Leaves, Operator, Phase, Spec, Traffic
 from .carry import operator_of
 
 
@@ -49,6 +49,17 @@ class Wrapper(Operator, ABC):
     @property
     def needs_parameters(self) -> bool:
         return isinstance(self.inner, Operator) and self.inner.needs_parameters
+
+    @property
+    def needs_learning_rate(self) -> bool:
+        return isinstance(self.inner, Operator) and self.inner.needs_learning_rate
+
+    def phase(self, step: int) -> Phase:
+        return self.inner.phase(step) if isinstance(self.inner, Operator) else ()
+
+    @property
+    def phase_cycle(self) -> tuple[int, int]:
+        return self.inner.phase_cycle if isinstance(self.inner, Operator) else (0, 1)
 
     @property
     def has_momentum(self) -> bool:

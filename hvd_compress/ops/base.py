@@ -7,18 +7,22 @@ what is returned. No operation waits for a device, but for `to_numpy`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, final
 
 import numpy as np
 
 from .random import random_generator
 
 Array = Any
+Draw = Callable[[np.random.Generator], np.ndarray[Any, Any]]
 
 
 class ArrayOps(ABC):
     """What algorithms may do with arrays, for one array library and device."""
+
+    # The axis of output features in the kernels of this library's layers.
+    output_axis: Literal[0, -1] = 0
 
     # --- what an array is ---
 
@@ -46,31 +50,51 @@ class ArrayOps(ABC):
         """Return zeros."""
 
     @final
-    def normal(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
-        """Return standard normal numbers; the same for the same key on every rank, library and device."""
-        wide = random_generator(key).standard_normal(tuple(shape), dtype=np.float64)
-        return self.from_numpy(wide.astype(np.dtype(dtype)))
+    def normal(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
+        """Return standard normal numbers; the same for the same key on every rank, library and device.
+
+        A key is made of numbers, names and 0-D integer arrays.
+        """
+
+        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
+            return generator.standard_normal(tuple(shape), dtype=np.float64)
+
+        return self.cast(self.drawn(draw, shape, "float64", key), dtype)
 
     @final
-    def uniform(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
+    def uniform(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
         """Return numbers uniform in [0, 1); the same for the same key on every rank, library and device.
 
         They have 24 random bits, so that every element type from float32 up holds them exactly.
         """
-        drawn = random_generator(key).random(tuple(shape), dtype=np.float32)
-        return self.from_numpy(drawn.astype(np.dtype(dtype)))
+
+        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
+            return generator.random(tuple(shape), dtype=np.float32)
+
+        return self.cast(self.drawn(draw, shape, "float32", key), dtype)
 
     @final
-    def signs(self, shape: Sequence[int], dtype: str, key: Sequence[int | str]) -> Array:
+    def signs(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
         """Return independent +1 and -1; the same for the same key on every rank, library and device."""
-        drawn = random_generator(key).integers(0, 2, tuple(shape), dtype=np.int8)
-        return self.from_numpy((2 * drawn - 1).astype(np.dtype(dtype)))
+
+        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
+            return (2 * generator.integers(0, 2, tuple(shape), dtype=np.int8) - 1).astype(np.dtype(dtype))
+
+        return self.drawn(draw, shape, dtype, key)
 
     @final
-    def sample(self, size: int, count: int, key: Sequence[int | str]) -> Array:
+    def sample(self, size: int, count: int, key: Sequence[Any]) -> Array:
         """Return `count` different positions of 0 .. size - 1, ascending, as int64; the same for the same key."""
-        drawn = random_generator(key).choice(size, count, replace=False, shuffle=False)
-        return self.from_numpy(np.sort(drawn).astype(np.int64))
+
+        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
+            return np.sort(generator.choice(size, count, replace=False, shuffle=False)).astype(np.int64)
+
+        return self.drawn(draw, (count,), "int64", key)
+
+    def drawn(self, draw: Draw, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
+        """Return what `draw` takes from the random stream of a key: an array of this shape and element type."""
+        del shape, dtype
+        return self.from_numpy(draw(random_generator(key)))
 
     @abstractmethod
     def arange(self, size: int, dtype: str = "int64") -> Array:
@@ -98,6 +122,11 @@ class ArrayOps(ABC):
         """Return the 1-D array x with zeros appended up to `length` elements; x itself where it has them."""
         missing = length - self.shape(x)[0]
         return x if missing == 0 else self.concat([x, self.zeros((missing,), self.dtype(x))])
+
+    def window(self, x: Array, start: Any, length: int) -> Array:
+        """Return x[start : start + length] of 1-D x, filled up with zeros beyond the end; start is >= 0."""
+        found = x[start : start + length]
+        return self.padded(found, length)
 
     @abstractmethod
     def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
-from ..contract import Array, Codec, Context, Exchange, Leaves, Operator, Spec, State, Traffic, check_compressor
+from ..contract import Array, Codec, Context, Exchange, Leaves, Operator, Phase, Spec, State, Traffic, check_compressor
 from ..errors import ConfigurationError, UsageError
 from ..operators import operator_of
 
@@ -56,6 +56,20 @@ class Policy(Operator):
     @final
     def needs_parameters(self) -> bool:
         return any(choice.needs_parameters for choice in self._operators)
+
+    @property
+    @final
+    def needs_learning_rate(self) -> bool:
+        return any(choice.needs_learning_rate for choice in self._operators)
+
+    @final
+    def phase(self, step: int) -> Phase:
+        self._refuse()
+
+    @property
+    @final
+    def phase_cycle(self) -> tuple[int, int]:
+        self._refuse()
 
     @property
     @final

@@ -12,12 +12,13 @@ import torch
 
 from ..codecs import Identity
 from ..contract import Codec, Operator, Spec
+from ..drivers.settings import ExchangeSettings, check_passes, check_scales
 from ..errors import ConfigurationError, UsageError
 from ..operators import AllReduce, HorovodCompressor
 from ..registry import resolve
 from .gradient_exchange import GradientExchange
 from .parameters import group_names, named_gradients
-from .settings import ExchangeSettings, check_optimizer, check_passes, check_scales
+from .settings import check_optimizer
 from .stepping import attach
 
 _wrapped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()

@@ -21,6 +21,7 @@ import torch
 from ..codecs import Identity
 from ..contract import Codec, Operator
 from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
+from ..drivers.settings import ExchangeSettings, check_passes, check_scales
 from ..errors import UsageError
 from ..exchange import Meter, Plan, Residual, Worker, check_agreement, check_change, make_plan
 from ..monitors import Similarity, similarities, similarities_of
@@ -28,7 +29,7 @@ from ..registry import resolve
 from . import sparse
 from .parameters import Named, specs_in_gradient_order
 from .replicas import check_replicas
-from .settings import ExchangeSettings, check_optimizer, check_passes, check_scales
+from .settings import check_optimizer
 from .transport import HorovodTransport
 
 # Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from ..contract import Codec, Operator
+from ..drivers.settings import check_passes
 from ..errors import UsageError
 from .gradient_exchange import GradientExchange
-from .settings import check_passes
 
 
 def attach(optimizer: Any, exchange: GradientExchange | None, compressor: Operator | Codec) -> None:

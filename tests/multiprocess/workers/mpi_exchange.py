@@ -350,7 +350,7 @@ DIFFERENCES = {
 }
 
 
-@check(min_ranks=2, cases=DIFFERENCES, seconds=10.0)
+@check(min_ranks=2, cases=DIFFERENCES, seconds=60.0)
 def disagreement_is_reported_on_every_rank(case: str) -> None:
     first, last, of_first, of_last = DIFFERENCES[case]
     compressor, shapes = last if world().Get_rank() == world().Get_size() - 1 else first

@@ -1,0 +1,238 @@
+"""Array operations of TensorFlow, eager and inside a graph, on the device that TensorFlow places them on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import CorruptPayloadError
+from .base import Array, ArrayOps, Draw
+from .random import random_generator
+
+
+class TensorFlowOps(ArrayOps):
+    """Array operations of TensorFlow. Tensors never change: what is donated is left as it was.
+
+    Shapes are static: every operation returns arrays whose shape is known when a graph is built.
+    """
+
+    output_axis = -1
+
+    def __init__(self) -> None:
+        import tensorflow
+
+        self._tf = tensorflow
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def dtype(self, x: Array) -> str:
+        return str(x.dtype.name)
+
+    def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
+        # A view of the caller's memory would change with it.
+        return self._tf.constant(np.array(x))
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return np.array(x.numpy())
+
+    def zeros(self, shape: Sequence[int], dtype: str) -> Array:
+        return self._tf.zeros(tuple(shape), dtype)
+
+    def drawn(self, draw: Draw, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
+        tf = self._tf
+        places = [i for i, part in enumerate(key) if tf.is_tensor(part)]
+        if not places:
+            return self.from_numpy(draw(random_generator(key)))
+
+        def at_run_time(*numbers: Any) -> np.ndarray[Any, Any]:
+            full = list(key)
+            for place, number in zip(places, numbers, strict=True):
+                full[place] = int(number)
+            return draw(random_generator(full))
+
+        result = tf.numpy_function(at_run_time, [key[i] for i in places], tf.as_dtype(dtype))
+        return tf.ensure_shape(result, tuple(shape))
+
+    def arange(self, size: int, dtype: str = "int64") -> Array:
+        return self._tf.range(size, dtype=dtype)
+
+    def copy(self, x: Array) -> Array:
+        return self._tf.identity(x)
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        return self._tf.cast(x, dtype)
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        return self._tf.reshape(x, tuple(shape))
+
+    def window(self, x: Array, start: Any, length: int) -> Array:
+        tf, size = self._tf, x.shape[0]
+        first = tf.minimum(tf.cast(start, tf.int64), size)
+        count = tf.minimum(tf.constant(length, tf.int64), size - first)
+        found = tf.slice(x, tf.reshape(first, (1,)), tf.reshape(count, (1,)))
+        return tf.ensure_shape(tf.pad(found, [[0, length - count]]), (length,))
+
+    def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return self._tf.concat(list(arrays), axis=axis)
+
+    def split(self, x: Array, sizes: Sequence[int], axis: int = 0) -> list[Array]:
+        return list(self._tf.split(x, list(sizes), axis=axis))
+
+    def stack(self, arrays: Sequence[Array]) -> Array:
+        return self._tf.stack(list(arrays))
+
+    def as_bytes(self, x: Array) -> Array:
+        return self._tf.reshape(self._tf.bitcast(x, "uint8"), (-1,))
+
+    def from_bytes(self, x: Array, dtype: str) -> Array:
+        tf = self._tf
+        width = tf.as_dtype(dtype).size
+        return tf.bitcast(tf.reshape(x, (-1, width)) if width > 1 else x, dtype)
+
+    def to_bfloat16_bits(self, x: Array) -> Array:
+        return self._tf.bitcast(self._tf.cast(x, "bfloat16"), "int16")
+
+    def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
+        return self._tf.cast(self._tf.bitcast(bits, "bfloat16"), dtype)
+
+    def bitcast(self, x: Array, dtype: str) -> Array:
+        return self._tf.bitcast(x, dtype)
+
+    def pack(self, x: Array, width: int) -> Array:
+        tf = self._tf
+        whole = self.padded(x, -(-x.shape[0] // 8) * 8)
+        if 8 % width == 0:
+            groups = tf.reshape(whole, (-1, 8 // width))
+            places = tf.constant([[1 << (i * width) for i in range(8 // width)]], tf.uint8)
+            # Every number has bits of its own, so that adding them up is putting them side by side.
+            return tf.reduce_sum(groups * places, axis=1)
+        groups = tf.cast(tf.reshape(whole, (-1, 8)), tf.int64)
+        places = tf.constant([[1 << (i * width) for i in range(8)]], tf.int64)
+        words = tf.bitcast(tf.reduce_sum(groups * places, axis=1), tf.uint8)
+        return tf.reshape(words[:, :width], (-1,))
+
+    def unpack(self, x: Array, width: int, count: int) -> Array:
+        tf = self._tf
+        mask = (1 << width) - 1
+        if 8 % width == 0:
+            shifts = tf.constant([[i * width for i in range(8 // width)]], tf.uint8)
+            numbers = tf.bitwise.bitwise_and(tf.bitwise.right_shift(x[:, None], shifts), tf.constant(mask, tf.uint8))
+            return tf.reshape(numbers, (-1,))[:count]
+        groups = tf.reshape(x, (-1, width))
+        words = tf.bitcast(tf.pad(groups, [[0, 0], [0, 8 - width]]), tf.int64)
+        shifts = tf.constant([[i * width for i in range(8)]], tf.int64)
+        numbers = tf.bitwise.bitwise_and(tf.bitwise.right_shift(words[:, None], shifts), tf.constant(mask, tf.int64))
+        return tf.cast(tf.reshape(numbers, (-1,))[:count], tf.uint8)
+
+    def top_k(self, x: Array, k: int) -> Array:
+        tf = self._tf
+        if k >= x.shape[0]:
+            return self.arange(x.shape[0])
+        order = tf.where(tf.math.is_nan(x), tf.constant(np.inf, x.dtype), x) if x.dtype.is_floating else x
+        return tf.cast(tf.sort(tf.math.top_k(order, k, sorted=False).indices), tf.int64)
+
+    def argmax(self, x: Array) -> Array:
+        tf = self._tf
+        order = tf.where(tf.math.is_nan(x), tf.constant(np.inf, x.dtype), x)
+        return tf.argmax(order, axis=1)
+
+    def argsort(self, x: Array) -> Array:
+        return self._tf.cast(self._tf.argsort(x, stable=True), "int64")
+
+    def cumsum(self, x: Array) -> Array:
+        return self._tf.cumsum(x)
+
+    def searchsorted(self, x: Array, values: Array) -> Array:
+        flat = self._tf.reshape(values, (-1,))
+        return self._tf.reshape(self._tf.searchsorted(x, flat, out_type="int64"), values.shape)
+
+    def take(self, x: Array, positions: Array) -> Array:
+        return self._tf.gather(x, positions)
+
+    def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
+        tf = self._tf
+        shape = (*positions.shape, *x.shape[1:])
+        updates = tf.broadcast_to(tf.cast(values, x.dtype), shape)
+        return tf.tensor_scatter_nd_update(x, positions[:, None], updates)
+
+    def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
+        return self._tf.tensor_scatter_nd_add(x, positions[:, None], values)
+
+    def check(self, holds: Array, message: str) -> None:
+        if self._tf.executing_eagerly():
+            if not holds:
+                raise CorruptPayloadError(message)
+        else:
+            # A graph runs it before the step ends: assertions are side effects.
+            self._tf.debugging.Assert(holds, [message])
+
+    def abs(self, x: Array) -> Array:
+        return self._tf.abs(x)
+
+    def flip(self, x: Array, bits: Array, index: int) -> Array:
+        tf = self._tf
+        words, width = (tf.int32, 32) if x.dtype == tf.float32 else (tf.int64, 64)
+        lowest = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, tf.constant(index, bits.dtype)), 1)
+        masks = tf.bitwise.left_shift(tf.cast(lowest, words), tf.constant(width - 1, words))
+        return tf.bitcast(tf.bitwise.bitwise_xor(masks, tf.bitcast(x, words)), x.dtype)
+
+    def sqrt(self, x: Array) -> Array:
+        return self._tf.sqrt(x)
+
+    def floor(self, x: Array) -> Array:
+        return self._tf.floor(x)
+
+    def minimum(self, x: Array, y: Array | float) -> Array:
+        return self._tf.minimum(x, self._tf.cast(y, x.dtype))
+
+    def maximum(self, x: Array, y: Array | float) -> Array:
+        return self._tf.maximum(x, self._tf.cast(y, x.dtype))
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return self._tf.reduce_sum(x, axis=axis, keepdims=axis is not None)
+
+    def max(self, x: Array, axis: int | None = None) -> Array:
+        return self._tf.reduce_max(x, axis=axis, keepdims=axis is not None)
+
+    def median(self, x: Array) -> Array:
+        return self._tf.sort(x, axis=0)[x.shape[0] // 2]
+
+    def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
+        return x + y if scale == 1.0 else x + self._tf.cast(scale, x.dtype) * y
+
+    def scale_(self, x: Array, factor: Any) -> Array:
+        return x * self._tf.cast(factor, x.dtype)
+
+    def finite_or_zero_(self, x: Array) -> Array:
+        return self._tf.where(self._tf.math.is_finite(x), x, self._tf.zeros_like(x))
+
+    def where(self, condition: Array, x: Array, y: Array) -> Array:
+        tf = self._tf
+        dtype = next((a.dtype for a in (x, y) if tf.is_tensor(a)), tf.float32)
+        return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
+
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        return self._tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+    def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
+        return x - self._tf.matmul(a, b, transpose_a=True)
+
+    def row_maxima(self, x: Array) -> Array:
+        return self._tf.reduce_max(self._tf.abs(x), axis=1, keepdims=True)
+
+    def orthonormal_rows(self, x: Array) -> Array:
+        return self._tf.linalg.matrix_transpose(self._tf.linalg.qr(self._tf.linalg.matrix_transpose(x))[0])
+
+    def leading_left_vectors(self, x: Array, rank: int) -> Array:
+        _, left, _ = self._tf.linalg.svd(x)
+        return self._tf.transpose(left[:, :rank])
+
+    def svd(self, x: Array) -> tuple[Array, Array, Array]:
+        values, left, right = self._tf.linalg.svd(x)
+        return self._tf.transpose(left), values, self._tf.transpose(right)

@@ -1,0 +1,35 @@
+"""Gradients of embeddings (`tf.IndexedSlices`), passed through as Horovod does: by gathering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import horovod.tensorflow as stock
+import tensorflow as tf
+
+# The row of a placeholder: Gloo never ends a gather of nothing, so every rank sends one, and all drop it.
+NO_ROW = -1
+
+
+def gathered(gradient: tf.IndexedSlices, name: str, average: bool, process_set: Any) -> tf.IndexedSlices:
+    """Return the rows of all ranks, divided by the number of ranks for a mean.
+
+    Args:
+        gradient: this rank's rows, any number of them.
+        name: equal on all ranks.
+        average: a mean over ranks; otherwise a sum.
+        process_set: Horovod's.
+    """
+    rows = tf.cast(gradient.indices, tf.int64)
+    rows = tf.concat([rows, tf.constant([NO_ROW], tf.int64)], axis=0)
+    values = tf.concat([gradient.values, tf.zeros((1, *gradient.values.shape[1:]), gradient.values.dtype)], axis=0)
+    safe = "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+    options = {"process_set": process_set, "ignore_name_scope": True}
+    all_rows = stock.allgather(rows, name=f"{safe}.rows", **options)
+    all_values = stock.allgather(values, name=f"{safe}.values", **options)
+    real = all_rows != NO_ROW
+    kept = tf.boolean_mask(all_values, real)
+    if average:
+        kept = kept / tf.cast(process_set.size(), kept.dtype)
+    indices = tf.cast(tf.boolean_mask(all_rows, real), gradient.indices.dtype)
+    return tf.IndexedSlices(kept, indices, gradient.dense_shape)
