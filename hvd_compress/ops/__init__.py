@@ -1,7 +1,7 @@
 """Array operations: the one place that knows the array libraries.
 
-Algorithms are written over `ArrayOps`; NumPy is the reference, torch and TensorFlow follow it on any device. A library is touched
-only if the caller's arrays come from it, and so only once the caller has imported it. Another library is one
+Algorithms are written over `ArrayOps`; NumPy is the reference, torch and TensorFlow follow it on any device. A library
+is touched only if the caller's arrays come from it, and so only once the caller has imported it. Another library is one
 more file here and one more row in `_LIBRARIES`.
 """
 

@@ -29,14 +29,17 @@ class StateVariables(tf.Module):
     def __init__(self, units: tuple[Unit, ...], world_size: int) -> None:
         super().__init__(name="hvd_compress_state")
         self._world_size = world_size
-        self.variables_by_name: dict[str, dict[str, tf.Variable]] = {}
+        found: dict[str, dict[str, tf.Variable]] = {}
         like = ops_of(tf.constant(0.0))
         with tf.init_scope():
             for unit in units:
                 leaves = unit.operator.leaves(unit.spec, world_size)
                 for path, leaf, value in _walk(leaves, initial_state(leaves, like, unit.name)):
                     for name, part in _parts(unit, leaf, value).items():
-                        self._add(name, path, part)
+                        variable = tf.Variable(part, trainable=False, name=f"hvd_compress/{name}/{path}")
+                        found.setdefault(name, {})[path] = variable
+        # Assigned whole: what is put into a tracked dictionary later is not restored.
+        self.variables_by_name = found
 
     def read(self, unit: Unit) -> State:
         """Return the unit's state as it is now."""
@@ -49,10 +52,6 @@ class StateVariables(tf.Module):
         for path, leaf, value in _walk(leaves, state):
             for name, part in _parts(unit, leaf, value).items():
                 self.variables_by_name[name][path].assign(part)
-
-    def _add(self, name: str, path: str, value: tf.Tensor) -> None:
-        own = self.variables_by_name.setdefault(name, {})
-        own[path] = tf.Variable(value, trainable=False, name=f"hvd_compress/{name}/{path}")
 
     def _read(self, unit: Unit, leaves: Leaves, prefix: str) -> State:
         state: State = {}
