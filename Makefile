@@ -1,7 +1,7 @@
 # Everything starts with `make help`. Python 3.10 to 3.13; another one than python3: make PYTHON=python3.12 ...
 PYTHON ?= python3
 RUN := .venv/bin/python
-DEMO_ARGS := $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
+DEMO_ARGS := $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format setup clean
@@ -10,7 +10,7 @@ DEMO_ARGS := $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub("%", "N", $$1); printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: setup ## set up, then train a CNN on Fashion-MNIST with two workers (METHOD=... NP=...)
+demo: setup ## set up, then train a CNN on Fashion-MNIST with two workers (FRAMEWORK=keras METHOD=... NP=...)
 	@$(RUN) examples/demo.py $(DEMO_ARGS)
 
 test: setup ## set up, then run the whole suite

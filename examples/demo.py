@@ -2,12 +2,14 @@
 
 - `python examples/demo.py`: dense, fp16, and the four systems: PowerSGD, dist-EF-blockSGDM, Sketched-SGD, ScaleCom
 - `python examples/demo.py --method dense,powersgd:rank=1`: others
+- `python examples/demo.py --framework keras`: the same with Keras, or with `tensorflow`
 - `python examples/demo.py --output docs --readme README.md`: refreshes the documentation
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -15,7 +17,9 @@ import shutil
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,46 @@ from support.methods import compression
 from support.progress import make_bar
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPT = FOLDER / "fashion_mnist.py"
 METHODS = "dense,fp16,powersgd,distefblocksgdm,sketchedsgd,scalecom"
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What trains.
+
+    Args:
+        script: of this folder.
+        packages: by the name under which their versions belong to the numbers.
+        optimizer: in words.
+        results: how the files with the results are called.
+    """
+
+    script: str
+    packages: Mapping[str, str]
+    optimizer: str
+    results: str
+
+
+SGD = (
+    "SGD with Nesterov momentum 0.9 and weight decay 5e-4, for methods that have momentum themselves without, and 5e-3"
+)
+DECOUPLED = (
+    "SGD with Nesterov momentum 0.9, for methods that have momentum themselves without, and decoupled weight decay 5e-3"
+)
+FRAMEWORKS = {
+    "torch": Framework("fashion_mnist.py", {"torch": "torch"}, SGD, "demo"),
+    "tensorflow": Framework(
+        "tensorflow_fashion_mnist.py", {"TensorFlow": "tensorflow", "Keras": "keras"}, DECOUPLED, "demo.tensorflow"
+    ),
+    "keras": Framework(
+        "keras_fashion_mnist.py", {"Keras": "keras", "TensorFlow": "tensorflow"}, DECOUPLED, "demo.keras"
+    ),
+}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare gradient compression methods on Fashion-MNIST.")
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="torch")
     parser.add_argument("--method", type=methods, default=METHODS, help=f"separated by commas (default: {METHODS})")
     parser.add_argument("--np", type=int, default=2, help="workers, all on this machine")
     parser.add_argument("--transport", choices=("gloo", "mpi"), default="gloo")
@@ -55,16 +93,25 @@ def methods(text: str) -> list[str]:
     return names
 
 
-def machine() -> dict[str, Any]:
+def machine(framework: Framework) -> dict[str, Any]:
     """Return what a reader of the numbers must know."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "architecture": platform.machine(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "torch": version("torch"),
-        "horovod": version("horovod"),
+        "libraries": {
+            name: version_of(package) for name, package in {**framework.packages, "Horovod": "horovod"}.items()
+        },
     }
+
+
+def version_of(package: str) -> str:
+    """Return the version of a package, also of one of the names under which TensorFlow is installed."""
+    for name in (package, f"{package}-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return "?"
 
 
 def train(method: str, args: argparse.Namespace, logs: Path, console: Console) -> dict[str, Any]:
@@ -79,17 +126,21 @@ def train(method: str, args: argparse.Namespace, logs: Path, console: Console) -
         def show(done: int, total: int, loss: float) -> None:
             bar.update(task, completed=done, total=total, loss=loss)
 
-        run_workers(python(SCRIPT, *length, *settings), args.np, args.transport, logs / f"{stem}.log", args.limit, show)
+        program = python(FOLDER / FRAMEWORKS[args.framework].script, *length, *settings)
+        run_workers(program, args.np, args.transport, logs / f"{stem}.log", args.limit, show)
     result: dict[str, Any] = json.loads(measured.read_text())
     return {"method": method, **result}
 
 
 def run_all(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run every method in turn; the logs are kept only if one fails."""
-    logs, found, start = Path(tempfile.mkdtemp(prefix="hvd_compress-demo-")), machine(), time.monotonic()
+    found, start = machine(FRAMEWORKS[args.framework]), time.monotonic()
+    logs = Path(tempfile.mkdtemp(prefix="hvd_compress-demo-"))
     results = [train(method, args, logs, console) for method in args.method]
     shutil.rmtree(logs)
     run = {
+        "framework": args.framework,
+        "optimizer": FRAMEWORKS[args.framework].optimizer,
         "workers": args.np,
         "transport": args.transport,
         "steps": results[0]["steps"],
@@ -100,14 +151,18 @@ def run_all(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"machine": found, "run": run, "results": results}
 
 
-def write(report: dict[str, Any], output: Path, readme: Path | None) -> None:
-    """Write the measurements, the plot and the table."""
+def write(report: dict[str, Any], output: Path, readme: Path | None) -> list[Path]:
+    """Write the measurements, the plot and the table; return where they are."""
+    framework = report["run"]["framework"]
+    stem, asked = FRAMEWORKS[framework].results, "" if framework == "torch" else f" FRAMEWORK={framework}"
+    numbers, page, picture = (output / f"{stem}.{kind}" for kind in ("json", "md", "png"))
     output.mkdir(parents=True, exist_ok=True)
-    (output / "demo.json").write_text(json.dumps(report, indent=1) + "\n")
-    (output / "demo.md").write_text(f"# A run of `make demo`\n\n{reporting.markdown(report)}\n![plot](demo.png)\n")
-    reporting.plot(report["results"], output / "demo.png")
+    numbers.write_text(json.dumps(report, indent=1) + "\n")
+    page.write_text(f"# A run of `make demo{asked}`\n\n{reporting.markdown(report)}\n![plot]({picture.name})\n")
+    reporting.plot(report["results"], picture)
     if readme:
         reporting.rewrite(readme, report)
+    return [picture, numbers, page]
 
 
 def main() -> None:
@@ -121,10 +176,10 @@ def main() -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("interrupted; the workers were ended")
-    write(report, args.output, args.readme)
+    written = write(report, args.output, args.readme)
     console.print(reporting.table(report))
-    for name in ("demo.png", "demo.json", "demo.md"):
-        console.print(f"wrote {args.output / name}", soft_wrap=True)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
     console.print(f"{report['run']['seconds']:.0f} seconds in all")
 
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from support import data
+from support import data, script
 from support.measure import StepClock, dense_bytes
-from support.methods import compression
 from support.progress import Progress
 from support.recipes import recipe
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 import hvd_compress.torch as hvd  # (1) was: import horovod.torch as hvd
+
+EVALUATIONS = 10  # on the test set, while it trains
 
 
 def make_model() -> nn.Sequential:
@@ -68,7 +67,13 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     model = make_model().to(device)
     chosen = recipe(args.method, args.lr)
-    optimizer: Any = chosen.optimizer(model.parameters())
+    optimizer: Any = torch.optim.SGD(
+        model.parameters(),
+        lr=chosen.lr,
+        momentum=chosen.momentum,
+        nesterov=chosen.nesterov,
+        weight_decay=chosen.weight_decay,
+    )
     optimizer = hvd.DistributedOptimizer(
         optimizer,
         named_parameters=model.named_parameters(),
@@ -82,7 +87,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, chosen.lr, total_steps=steps + 1, cycle_momentum=False)
     batches = itertools.islice(training_batches(training_set, args.batch_size, args.seed), steps)
     meter, curve = optimizer.exchange.meter, []
-    clock = StepClock(meter, device)
+    clock = StepClock(meter, torch.cuda.synchronize if device.type == "cuda" else None)
     with Progress(steps, hvd.rank(), hvd.size()) as progress:
         for step, (images, labels) in enumerate(batches, start=1):
             with clock.step():
@@ -93,7 +98,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
                 scheduler.step()
             if progress.due(step):
                 progress.report(step, loss.item())
-            if step * args.evaluations % steps < args.evaluations:
+            if step * EVALUATIONS % steps < EVALUATIONS:
                 curve.append({"step": step, "bytes": meter.sent_bytes, "accuracy": accuracy(model, test_set, device)})
     return {
         "compression": repr(optimizer.compression),
@@ -102,28 +107,15 @@ def train(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "seed": args.seed,
         "accuracy": curve[-1]["accuracy"],
         "bytes_per_step": round(meter.sent_bytes / meter.steps),
-        "dense_bytes_per_step": dense_bytes(model, hvd.size()),
+        "dense_bytes_per_step": dense_bytes((p.numel() * p.element_size() for p in model.parameters()), hvd.size()),
         "collectives_per_step": meter.collectives / meter.steps,
         "milliseconds": clock.typical(),
         "curve": curve,
     }
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a CNN on Fashion-MNIST with compressed gradients.")
-    parser.add_argument("--method", type=compression, default="dense", help="dense, fp16, powersgd:rank=2, ...")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=0, help="this many steps instead of whole epochs")
-    parser.add_argument("--batch-size", type=int, default=64, help="images per worker and step")
-    parser.add_argument("--lr", type=float, help="the highest learning rate of the schedule (default: the method's)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluations", type=int, default=10, help="how often to look at the test set")
-    parser.add_argument("--json", type=Path, help="write what was measured to this file")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = arguments()
+    args = script.arguments("Train a CNN on Fashion-MNIST with compressed gradients.")
     hvd.init()
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -131,10 +123,7 @@ def main() -> None:
         torch.cuda.set_device(device)
     result = train(args, device)
     if hvd.rank() == 0:
-        sent = f"{result['bytes_per_step']:,} bytes a step"
-        print(f"test accuracy {result['accuracy']:.2%}, {sent}, {result['milliseconds']['step']:.1f} ms a step")
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1) + "\n")
+        script.finish(result, args.json)
     hvd.shutdown()
 
 

@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from row import CUDA as CUDA
 from row import EPSILON as EPSILON
+from row import HOST as HOST
 from row import NUMPY as NUMPY
+from row import TENSORFLOW as TENSORFLOW
 from row import TORCH as TORCH
 from row import HalfPrecision as HalfPrecision
 from row import Library as Library
 from row import RoundedTo as RoundedTo
 from row import Row as Row
+from row import is_tensorflow as is_tensorflow
 from rows import basic, composition, quantisers, scalecom, signs, sketch, sparse, spectral
 
 import hvd_compress as hc
@@ -46,6 +49,8 @@ def wide(x: Any) -> np.ndarray:
     """Return the numbers in x as float64 NumPy."""
     if isinstance(x, torch.Tensor):
         return x.detach().cpu().to(torch.float64).numpy().copy()
+    if is_tensorflow(x):
+        return np.array(x.numpy(), np.float64)
     return np.array(x, np.float64)
 
 
@@ -53,12 +58,14 @@ def bits(x: Any) -> bytes:
     """Return the bits of x; equal for equal arrays only."""
     if isinstance(x, torch.Tensor):
         return x.detach().cpu().flatten().clone().view(torch.uint8).numpy().tobytes() if x.numel() else b""
+    if is_tensorflow(x):
+        return np.ascontiguousarray(x.numpy()).tobytes()
     return np.ascontiguousarray(x).tobytes()
 
 
 def dtype_of(x: Any) -> str:
     """Return the element type's name."""
-    return str(x.dtype).removeprefix("torch.")
+    return x.dtype.name if is_tensorflow(x) else str(x.dtype).removeprefix("torch.")
 
 
 def normal_gradients(

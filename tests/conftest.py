@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow, which writes banners
+
 import pytest
+import tensorflow as tf
 import torch
-from cases import CUDA, NUMPY, ROWS, TORCH, WORLD_SIZES, Library, Row
+from cases import CUDA, HOST, ROWS, WORLD_SIZES, Library, Row
 from hypothesis import settings
 
 settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("quick")
 torch.set_num_threads(1)
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
 
 NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
 
@@ -27,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
     elif "library" in names:
         cuda = pytest.param(CUDA, id="cuda", marks=[pytest.mark.cuda, NO_DEVICE])
-        metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in (NUMPY, TORCH)), cuda])
+        metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in HOST), cuda])
     if "world_size" in names:
         metafunc.parametrize("world_size", WORLD_SIZES, ids=lambda n: f"W{n}")
 
@@ -46,7 +53,7 @@ def _held_to(metafunc: pytest.Metafunc) -> list[Row]:
 
 def _libraries(row: Row) -> list[Library]:
     """Return the array libraries that the row is written for."""
-    return [library for library in (NUMPY, TORCH) if library.name in row.libraries]
+    return [library for library in HOST if library.name in row.libraries]
 
 
 def _pair(row: Row, library: Library, *more: int) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ class Library:
     device: str = "cpu"
 
     @property
+    def output_axis(self) -> Literal[0, -1]:
+        """The axis of output features of a gradient, which says as what matrix it is seen."""
+        return -1 if self.name == "tensorflow" else 0
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """The gradient element types that the library has."""
         return ("float16", "float32", "float64") if self.name == "numpy" else tuple(EPSILON)
@@ -29,6 +34,11 @@ class Library:
         """Return a new array of the given numbers."""
         if self.name == "numpy":
             return np.array(values, dtype)
+        if self.name == "tensorflow":
+            import tensorflow as tf
+
+            exact = np.asarray(values)
+            return tf.cast(tf.constant(np.array(exact, np.float64 if exact.dtype.kind == "f" else np.int64)), dtype)
         return torch.tensor(np.asarray(values, np.float64), device=self.device).to(getattr(torch, dtype))
 
     def arrays(self, values: Sequence[Mapping[str, Any]], dtype: str = "float32") -> list[dict[str, Any]]:
@@ -37,6 +47,13 @@ class Library:
 
 
 NUMPY, TORCH, CUDA = Library("numpy"), Library("torch"), Library("torch", "cuda")
+TENSORFLOW = Library("tensorflow")
+HOST = (NUMPY, TORCH, TENSORFLOW)
+
+
+def is_tensorflow(x: Any) -> bool:
+    """Return whether x is a tensor of TensorFlow, without importing it."""
+    return type(x).__module__.startswith("tensorflow.")
 
 
 class HalfPrecision:
@@ -103,7 +120,7 @@ class Row:
     memory: tuple[float, float] | None = None
     bound: Bound = lambda n, m: 1.0
     factors: bool = False
-    libraries: tuple[str, ...] = ("numpy", "torch")
+    libraries: tuple[str, ...] = ("numpy", "torch", "tensorflow")
     refuses: tuple[str, ...] = ()
     joined: bool = False
     sparse: bool = False

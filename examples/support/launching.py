@@ -18,6 +18,8 @@ from hvd_compress.horovod import launch, mpi_version
 LAST_LINES = 15
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",  # horovodrun imports TensorFlow
     "OMPI_MCA_mpi_yield_when_idle": "1",  # for more workers than cores

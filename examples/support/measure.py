@@ -1,16 +1,16 @@
-"""What a training step costs: host time, split into compute, compress and communicate, and bytes."""
+"""What a training step costs: host time, split into compute, compress and communicate where it can be, and bytes."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from hvd_compress.contract import Mean, sent_bytes
+from hvd_compress.description.shapes import specs_of_model
+from hvd_compress.exchange import Phases, make_plan
 
 PARTS = ("step", "compute", "compress", "communicate")
 
@@ -20,23 +20,32 @@ class StepClock:
 
     compress: inside compressors. communicate: starting collectives and waiting for them, so what overlaps with backward
     costs nothing here. compute: everything else.
+
+    Args:
+        meter: of the exchange; None where one graph holds the whole step, so that only its total is known.
+        wait: waits for what an accelerator has not finished.
     """
 
-    def __init__(self, meter: Any, device: torch.device) -> None:
+    def __init__(self, meter: Any = None, wait: Callable[[], object] | None = None) -> None:
         self._meter = meter
-        self._device = device
+        self._wait = wait
         self._times: list[tuple[float, ...]] = []
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Time one step."""
-        compress, wait, start = self._meter.compress_seconds, self._meter.wait_seconds, time.perf_counter()
+        compress, communicate = self._shares()
+        start = time.perf_counter()
         yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self._wait is not None:
+            self._wait()
         total = time.perf_counter() - start
-        compress, wait = self._meter.compress_seconds - compress, self._meter.wait_seconds - wait
-        self._times.append((total, total - compress - wait, compress, wait))
+        if self._meter is None:
+            self._times.append((total,))
+            return
+        now = self._shares()
+        compress, communicate = now[0] - compress, now[1] - communicate
+        self._times.append((total, total - compress - communicate, compress, communicate))
 
     def typical(self) -> dict[str, float]:
         """Return the milliseconds of each part: means over the middle half of the steps by duration.
@@ -45,11 +54,37 @@ class StepClock:
         """
         steady = sorted(self._times[len(self._times) // 10 :])
         middle = steady[len(steady) // 4 : -(len(steady) // 4) or None]
-        columns = zip(PARTS, zip(*middle, strict=True), strict=True)
+        columns = zip(PARTS, zip(*middle, strict=True), strict=False)
         return {part: 1e3 * statistics.fmean(times) for part, times in columns}
 
+    def _shares(self) -> tuple[float, float]:
+        return (0.0, 0.0) if self._meter is None else (self._meter.compress_seconds, self._meter.wait_seconds)
 
-def dense_bytes(model: torch.nn.Module, world_size: int) -> int:
-    """Return the bytes that one worker would send for one step without compression."""
-    sizes = (p.numel() * p.element_size() for p in model.parameters())
-    return sum(sent_bytes(Mean, nbytes, world_size) for nbytes in sizes)
+
+def dense_bytes(parameter_bytes: Iterable[int], world_size: int) -> int:
+    """Return the bytes that one worker would send for one step without compression.
+
+    Args:
+        parameter_bytes: of each parameter.
+        world_size: number of workers.
+    """
+    return sum(sent_bytes(Mean, nbytes, world_size) for nbytes in parameter_bytes)
+
+
+def planned_bytes(compressor: Any, model: Any, world_size: int, steps: int) -> int:
+    """Return the bytes that one worker sends in the first steps, from shapes alone, since a graph counts nothing.
+
+    Args:
+        compressor: the method.
+        model: a Keras model, or what else `hvd_compress.describe` takes.
+        world_size: number of workers.
+        steps: how many.
+    """
+    plan = make_plan(compressor, specs_of_model(model), world_size)
+    phases, of_phase, total = Phases.of(plan), {}, 0
+    for step in range(steps):
+        number = phases.number(step)
+        if number not in of_phase:
+            of_phase[number] = plan.wire_bytes(world_size, step)
+        total += of_phase[number]
+    return total

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
 
 from hvd_compress import Codec, Operator, SignumMajorityVote
 
@@ -28,9 +25,14 @@ class Recipe:
     momentum: float
     weight_decay: float
 
-    def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.SGD:
-        settings = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
-        return torch.optim.SGD(parameters, nesterov=self.momentum > 0.0, **settings)
+    @property
+    def nesterov(self) -> bool:
+        return self.momentum > 0.0
+
+    @property
+    def decoupled_weight_decay(self) -> float:
+        """The same where weights shrink by lr x this at every step, past the momentum, as in Keras."""
+        return self.weight_decay / (1.0 - self.momentum)
 
 
 def recipe(compressor: Operator | Codec, lr: float | None) -> Recipe:

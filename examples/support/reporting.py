@@ -11,26 +11,28 @@ from rich.table import Table
 
 from .measure import PARTS
 
-COLUMNS = ("method", "test accuracy", "bytes sent a step", "dense / this", *(f"{part} ms" for part in PARTS))
-NARROW = (
-    "method",
-    "accuracy",
-    "bytes\na step",
-    "dense\n/ this",
-    "step\nms",
-    "compute\nms",
-    "compress\nms",
-    "communi-\ncate ms",
-)
+COLUMNS = ("method", "test accuracy", "bytes sent a step", "dense / this")
+NARROW = ("method", "accuracy", "bytes\na step", "dense\n/ this")
+NARROW_PARTS = {
+    "step": "step\nms",
+    "compute": "compute\nms",
+    "compress": "compress\nms",
+    "communicate": "communi-\ncate ms",
+}
 BEGIN, END = "<!-- demo table: begin -->", "<!-- demo table: end -->"
 
 Result = dict[str, Any]
 
 
+def parts(report: Result) -> list[str]:
+    """Return the parts of a step whose times are known."""
+    return [part for part in PARTS if part in report["results"][0]["milliseconds"]]
+
+
 def row(result: Result) -> list[str]:
     """Return the cells of one method."""
     sent, dense = result["bytes_per_step"], result["dense_bytes_per_step"]
-    times = (f"{result['milliseconds'][part]:.1f}" for part in PARTS)
+    times = (f"{milliseconds:.1f}" for milliseconds in result["milliseconds"].values())
     return [
         result["method"],
         f"{result['accuracy']:.2%}",
@@ -43,16 +45,16 @@ def row(result: Result) -> list[str]:
 def caption(report: Result) -> str:
     """Return what the numbers are, and where they come from."""
     machine, run = report["machine"], report["run"]
-    load = machine["load_before"]
+    split = len(parts(report)) > 1
+    counted = "as the exchange's meter counts them" if split else "as the plan of the exchange has them"
+    communicate = "; communicate is starting collectives and waiting for them" if split else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     return (
         f"{run['workers']} workers on one machine of {machine['cores']} cores, one thread each, horovodrun "
-        f"--{run['transport']}, {run['steps']} steps of {run['batch_size']} images a worker, seed {run['seed']}; SGD "
-        "with Nesterov momentum 0.9 and weight decay 5e-4, for methods that have momentum themselves without, and "
-        "5e-3; "
-        f"load average before the run {load:.1f}. Accuracy on all test images. Bytes sent by one worker, as the "
-        "exchange's meter counts them: 2 (W-1)/W n for an allreduce of n bytes. Times are of rank 0, means over "
-        "the middle half of the steps by duration; communicate is starting collectives and waiting for them. "
-        f"torch {machine['torch']}, Horovod {machine['horovod']}, Python {machine['python']}."
+        f"--{run['transport']}, {run['steps']} steps of {run['batch_size']} images a worker, seed {run['seed']}; "
+        f"{run['optimizer']}; load average before the run {machine['load_before']:.1f}. Accuracy on all test images. "
+        f"Bytes sent by one worker, {counted}: 2 (W-1)/W n for an allreduce of n bytes. Times are of rank 0, means "
+        f"over the middle half of the steps by duration{communicate}. {libraries}, Python {machine['python']}."
     )
 
 
@@ -60,7 +62,7 @@ def table(report: Result) -> Table:
     """Return the table for the terminal."""
     made = Table(title="Fashion-MNIST, a CNN of 207,000 parameters", caption=caption(report), caption_justify="left")
     made.box, made.show_edge, made.pad_edge, made.collapse_padding = box.SIMPLE_HEAD, False, False, True
-    for i, column in enumerate(NARROW):
+    for i, column in enumerate([*NARROW, *(NARROW_PARTS[part] for part in parts(report))]):
         made.add_column(column, justify="right" if i else "left", no_wrap=True)
     for result in report["results"]:
         made.add_row(*row(result))
@@ -69,7 +71,8 @@ def table(report: Result) -> Table:
 
 def markdown(report: Result) -> str:
     """Return the same table as Markdown."""
-    lines = [COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *(row(result) for result in report["results"])]
+    columns = [*COLUMNS, *(f"{part} ms" for part in parts(report))]
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *(row(result) for result in report["results"])]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{caption(report)}\n"
 
 

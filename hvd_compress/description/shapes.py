@@ -21,11 +21,12 @@ def specs_of_model(model: Any) -> list[tuple[str, Spec]]:
     if isinstance(model, Mapping):
         return [(str(name), _spec(value)) for name, value in model.items()]
     if hasattr(model, "named_parameters"):
+        # Last first, as the drivers do: about the order in which backward makes the gradients.
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        # Last first, as the torch driver does: about the order in which backward makes the gradients.
         return [(name, _spec(p)) for name, p in reversed(trained.items())]
     if hasattr(model, "trainable_variables"):
-        return [(getattr(v, "path", None) or v.name, _spec(v, output_axis=-1)) for v in model.trainable_variables]
+        variables = [(getattr(v, "path", None) or v.name, _spec(v, output_axis=-1)) for v in model.trainable_variables]
+        return variables[::-1]
     if isinstance(model, Iterable) and not isinstance(model, str):
         pairs = list(model)
         if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):

@@ -69,7 +69,7 @@ class Simulator:
         means: list[dict[str, Array]] = [{} for _ in self.workers]
         for bucket in range(len(self.plan.buckets)):
             exchanges = [worker.begin(bucket, own) for worker, own in zip(self.workers, copies, strict=True)]
-            _run(exchanges, order or range(self.world_size))
+            run_lockstep(exchanges, order or range(self.world_size))
             for worker, exchange, mean in zip(self.workers, exchanges, means, strict=True):
                 mean.update(worker.finish(bucket, exchange))
         for worker in self.workers:
@@ -99,7 +99,7 @@ class Simulator:
     def similarity(self, ratio: int = 100) -> dict[str, Similarity]:
         """Return how alike the workers' residuals are, by parameter name; of each the d/ratio largest are compared."""
         exchanges = [similarities(worker, ratio) for worker in self.workers]
-        _run(exchanges, range(self.world_size))
+        run_lockstep(exchanges, range(self.world_size))
         return similarities_of(exchanges[0]) if exchanges else {}
 
     def state_dicts(self) -> list[dict[str, Any]]:
@@ -139,7 +139,12 @@ class Simulator:
         return None if self.parameters is None else self.parameters[name]
 
 
-def _run(exchanges: list[BucketExchange], order: Sequence[int]) -> None:
+def run_lockstep(exchanges: list[BucketExchange], order: Sequence[int]) -> None:
+    """Answer the collectives of all workers' exchanges of a bucket, round by round, until they are done.
+
+    Raises:
+        RankDisagreementError: workers ask for different collectives.
+    """
     while not all(exchange.done for exchange in exchanges):
         rounds = [exchange.pending for exchange in exchanges]
         asked = [[(f.label, ops_of(f.request.array).shape(f.request.array)) for f in pending] for pending in rounds]

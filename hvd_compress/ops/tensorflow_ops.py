@@ -35,8 +35,10 @@ class TensorFlowOps(ArrayOps):
         return str(x.dtype.name)
 
     def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
-        # A view of the caller's memory would change with it.
-        return self._tf.constant(np.array(x))
+        # A view of the caller's memory would change with it; and what is made in one graph, as a table of hashes that is
+        # kept, could not be used in another.
+        with self._tf.init_scope():
+            return self._tf.constant(np.array(x))
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         return np.array(x.numpy())
@@ -158,7 +160,7 @@ class TensorFlowOps(ArrayOps):
     def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
         tf = self._tf
         shape = (*positions.shape, *x.shape[1:])
-        updates = tf.broadcast_to(tf.cast(values, x.dtype), shape)
+        updates = tf.broadcast_to(self._like(values, x), shape)
         return tf.tensor_scatter_nd_update(x, positions[:, None], updates)
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
@@ -189,10 +191,10 @@ class TensorFlowOps(ArrayOps):
         return self._tf.floor(x)
 
     def minimum(self, x: Array, y: Array | float) -> Array:
-        return self._tf.minimum(x, self._tf.cast(y, x.dtype))
+        return self._tf.minimum(x, self._like(y, x))
 
     def maximum(self, x: Array, y: Array | float) -> Array:
-        return self._tf.maximum(x, self._tf.cast(y, x.dtype))
+        return self._tf.maximum(x, self._like(y, x))
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return self._tf.reduce_sum(x, axis=axis, keepdims=axis is not None)
@@ -204,18 +206,18 @@ class TensorFlowOps(ArrayOps):
         return self._tf.sort(x, axis=0)[x.shape[0] // 2]
 
     def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
-        return x + y if scale == 1.0 else x + self._tf.cast(scale, x.dtype) * y
+        return x + y if scale == 1.0 else x + self._like(scale, x) * y
 
     def scale_(self, x: Array, factor: Any) -> Array:
-        return x * self._tf.cast(factor, x.dtype)
+        return x * self._like(factor, x)
 
     def finite_or_zero_(self, x: Array) -> Array:
         return self._tf.where(self._tf.math.is_finite(x), x, self._tf.zeros_like(x))
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         tf = self._tf
-        dtype = next((a.dtype for a in (x, y) if tf.is_tensor(a)), tf.float32)
-        return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
+        like = next((a for a in (x, y) if tf.is_tensor(a)), tf.constant(0.0))
+        return tf.where(condition, self._like(x, like), self._like(y, like))
 
     def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
         return self._tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
@@ -236,3 +238,8 @@ class TensorFlowOps(ArrayOps):
     def svd(self, x: Array) -> tuple[Array, Array, Array]:
         values, left, right = self._tf.linalg.svd(x)
         return self._tf.transpose(left), values, self._tf.transpose(right)
+
+    def _like(self, value: Array | float, x: Array) -> Array:
+        """Return a number or an array in the element type of x."""
+        # A cast would take a number for float32 first, and round it.
+        return self._tf.cast(value, x.dtype) if self._tf.is_tensor(value) else self._tf.constant(value, x.dtype)

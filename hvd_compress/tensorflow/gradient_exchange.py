@@ -7,11 +7,13 @@ take the same one. State is in variables made before the function is traced.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, final
 
+import horovod.tensorflow as stock
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
@@ -22,6 +24,7 @@ from ..drivers.settings import ExchangeSettings, check_scales
 from ..errors import ConfigurationError, UsageError
 from ..exchange import Phases, Plan, check_agreement, make_plan
 from . import sparse
+from .origin import Origin
 from .transport import HorovodTransport
 from .worker import GraphWorker, Moment
 
@@ -29,6 +32,12 @@ Gradient: TypeAlias = Any  # a tf.Tensor or tf.IndexedSlices
 
 # Exchanges made so far in each process set; its ranks make them in the same order, so the number names them.
 _made: Counter[int] = Counter()
+_live: weakref.WeakSet[GradientExchange] = weakref.WeakSet()
+
+
+def live_exchanges() -> list[GradientExchange]:
+    """Return the exchanges that are still there, in the order in which they were made."""
+    return sorted(_live, key=lambda exchange: exchange.number)
 
 
 @final
@@ -44,6 +53,8 @@ class GradientExchange(tf.Module):
         settings: equal on all ranks.
         process_set: Horovod's; this rank is in it.
         groups: names that travel in one bucket.
+        device_dense: where collectives of dense gradients run; "" leaves it to TensorFlow.
+        device_sparse: where collectives of `tf.IndexedSlices` run.
 
     Raises:
         RankDisagreementError: ranks differ in names, shapes, compressor or settings.
@@ -56,11 +67,14 @@ class GradientExchange(tf.Module):
         settings: ExchangeSettings,
         process_set: Any,
         groups: Sequence[Sequence[str]] = (),
+        device_dense: str = "",
+        device_sparse: str = "",
     ) -> None:
         super().__init__(name="hvd_compress")
         check_scales(compressor, settings)
         self._settings = settings
         self._process_set = process_set
+        self._devices = (device_dense, device_sparse)
         self._names = tuple(gradients)
         self._sparse = tuple(
             name
@@ -88,7 +102,10 @@ class GradientExchange(tf.Module):
         self.state = self._worker.state
         with tf.init_scope():
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="hvd_compress/step")
-        self._function = tf.function(self._exchange, autograph=False)
+        self.origin = Origin(process_set.rank(), process_set.size(), self._plan)
+        # A batch's number of embedding rows must not cost a trace of its own.
+        self._function = tf.function(self._exchange, autograph=False, reduce_retracing=True)
+        _live.add(self)
 
     @property
     def plan(self) -> Plan:
@@ -99,6 +116,11 @@ class GradientExchange(tf.Module):
     def names(self) -> tuple[str, ...]:
         """The names of the variables whose gradients are exchanged, in order."""
         return self._names
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its collectives begin with."""
+        return self._prefix
 
     @property
     def needs_learning_rate(self) -> bool:
@@ -141,6 +163,49 @@ class GradientExchange(tf.Module):
         values = {name: tf.convert_to_tensor(parameters[name]) for name in self._names}
         return dict(self._function({name: gradients[name] for name in self._names}, values, rate))
 
+    def check_restored(self, problem: str | None = None) -> None:
+        """Raise on every rank if some rank's state was restored from a checkpoint that it cannot go on from.
+
+        Args:
+            problem: what went wrong when values were restored, if anything did.
+
+        Raises:
+            ConfigurationError: the first such rank's problem, or that ranks have done different numbers of steps.
+        """
+        self.origin.settle()
+        with tf.init_scope():
+            own = (self.origin.problem or problem, int(self.step.numpy()))
+        told = [own]
+        if not self._alone:
+            told = HorovodTransport(self._process_set).gather_objects(own, f"{self._prefix}.restored")
+        for rank, (found, _) in enumerate(told):
+            if found is not None:
+                raise ConfigurationError(f"Rank {rank}: {found}")
+        other = next((rank for rank, (_, step) in enumerate(told) if step != told[0][1]), None)
+        if other is not None:
+            raise ConfigurationError(
+                f"The compression state of rank 0 is that of step {told[0][1]}, that of rank {other} of step "
+                f"{told[other][1]}; restore checkpoints of the same step on all ranks."
+            )
+
+    @property
+    def gathers_rows(self) -> bool:
+        """Whether some gradients are `tf.IndexedSlices` that stay so."""
+        return bool(self._sparse)
+
+    @property
+    def checks_replicas(self) -> bool:
+        """Whether variables are compared again after the second step."""
+        return self._settings.check_replicas_every > 0
+
+    def follow(self, rank: int) -> None:
+        """Take over the step count and the replicated state of one rank: others have joined earlier than it."""
+        if self._alone:
+            return
+        name = f"{self._prefix}.follow"
+        for number, variable in enumerate([self.step, *self.state.replicated()]):
+            variable.assign(stock.broadcast(variable, rank, name=f"{name}.{number}", process_set=self._process_set))
+
     # --- in the graph ---
 
     def _exchange(
@@ -165,7 +230,9 @@ class GradientExchange(tf.Module):
     ) -> dict[str, tf.Tensor]:
         """Return the means, by operations that serve all steps of one phase."""
         self._parameters = parameters
-        transport: Transport = LoopbackTransport() if self._alone else HorovodTransport(self._process_set)
+        transport: Transport = (
+            LoopbackTransport() if self._alone else HorovodTransport(self._process_set, self._devices[0])
+        )
         way = f"{self._prefix}.phase{moment.phase_step}{'' if moment.applied else '.held'}"
         trips = [
             RoundTrip(
@@ -205,7 +272,8 @@ class GradientExchange(tf.Module):
     def _gathered(self, name: str, gradient: tf.IndexedSlices) -> tf.IndexedSlices:
         if self._alone:
             return gradient
-        return sparse.gathered(gradient, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set)
+        with tf.device(self._devices[1]):
+            return sparse.gathered(gradient, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set)
 
     # --- outside ---
 
@@ -214,9 +282,9 @@ class GradientExchange(tf.Module):
 
     def _check_plan(self) -> str:
         """Compare plans across ranks; return the prefix of this exchange's collectives."""
-        number = _made[self._process_set.process_set_id]
+        self.number = _made[self._process_set.process_set_id]
         _made[self._process_set.process_set_id] += 1
-        prefix = f"hvd_compress.tensorflow.{number}"
+        prefix = f"hvd_compress.tensorflow.{self.number}"
         if not self._alone:
             transport = HorovodTransport(self._process_set)
             check_agreement(self._plan, lambda item: transport.gather_objects(item, f"{prefix}.plan"))

@@ -26,10 +26,23 @@ def gathered(gradient: tf.IndexedSlices, name: str, average: bool, process_set: 
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in name)
     options = {"process_set": process_set, "ignore_name_scope": True}
     all_rows = stock.allgather(rows, name=f"{safe}.rows", **options)
-    all_values = stock.allgather(values, name=f"{safe}.values", **options)
+    # Horovod does not move bfloat16; its bits it does.
+    wire = tf.bitcast(values, tf.int16) if values.dtype == tf.bfloat16 else values
+    all_values = tf.bitcast(stock.allgather(wire, name=f"{safe}.values", **options), values.dtype)
     real = all_rows != NO_ROW
     kept = tf.boolean_mask(all_values, real)
     if average:
         kept = kept / tf.cast(process_set.size(), kept.dtype)
     indices = tf.cast(tf.boolean_mask(all_rows, real), gradient.indices.dtype)
     return tf.IndexedSlices(kept, indices, gradient.dense_shape)
+
+
+def dense(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Tensor:
+    """Return the gradient as one tensor of the variable's shape, repeated rows added up."""
+    return tf.math.unsorted_segment_sum(gradient.values, tf.cast(gradient.indices, tf.int64), shape[0])
+
+
+def divided(gradient: tf.IndexedSlices, number: float) -> tf.IndexedSlices:
+    """Return the gradient divided by a number."""
+    values = gradient.values / tf.cast(number, gradient.values.dtype)
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)

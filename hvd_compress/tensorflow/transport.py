@@ -25,14 +25,23 @@ class HorovodTransport(Transport):
 
     An operation runs once what it is given is there, and holds up no thread while it waits for other ranks; ranks
     match operations by name, in whatever order they come. So no order in which a graph is executed can deadlock.
+
+    Args:
+        process_set: Horovod's.
+        device: where collectives run; "" leaves it to TensorFlow.
     """
 
-    def __init__(self, process_set: Any) -> None:
+    def __init__(self, process_set: Any, device: str = "") -> None:
         self._process_set = process_set
+        self._device = device
         self._size: int = process_set.size()
         self.results: list[tf.Tensor] = []
 
     def start(self, request: Collective, name: str) -> Any:
+        with tf.device(self._device):
+            return self._started(request, name)
+
+    def _started(self, request: Collective, name: str) -> tf.Tensor:
         tensor, shape = request.array, request.array.shape
         # Names inside an outer graph must not depend on where the graph was called from.
         options = {"name": _node_name(name), "process_set": self._process_set, "ignore_name_scope": True}

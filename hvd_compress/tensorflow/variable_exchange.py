@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import horovod.tensorflow as stock
@@ -10,10 +11,13 @@ import tensorflow as tf
 
 from ..codecs import Identity
 from ..contract import Codec, Operator
-from ..drivers.settings import ExchangeSettings
+from ..drivers.settings import ExchangeSettings, check_scales
 from ..errors import ConfigurationError, UsageError
 from ..registry import resolve
+from . import sparse
 from .gradient_exchange import Gradient, GradientExchange
+from .replicas import replicas_checked
+from .saved_state import SavedState
 
 Variable = Any  # a tf.Variable or a Keras variable
 
@@ -31,8 +35,10 @@ class VariableExchange(tf.Module):
         groups: a number of groups, or lists of variables: gradients that travel together.
         scale_local_gradients: divide the gradients of local variables by the number of ranks.
         bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
-        check_replicas_every: compare variables across ranks every so many steps; 0: at the second step only.
+        check_replicas_every: compare variables across ranks every so many steps; 0: before the second step only.
         allow_larger: compress also where that sends more than a plain average.
+        device_dense: where collectives of dense gradients run; "" leaves it to TensorFlow.
+        device_sparse: where collectives of `tf.IndexedSlices` run.
 
     Raises:
         ConfigurationError: an argument cannot be honoured.
@@ -51,6 +57,8 @@ class VariableExchange(tf.Module):
         bucket_megabytes: float = 25.0,
         check_replicas_every: int = 0,
         allow_larger: bool = False,
+        device_dense: str = "",
+        device_sparse: str = "",
     ) -> None:
         super().__init__(name="hvd_compress")
         if not stock.is_initialized():
@@ -66,11 +74,36 @@ class VariableExchange(tf.Module):
             check_replicas_every=check_replicas_every,
             allow_larger=allow_larger,
         )
+        check_scales(self.compressor, self._settings)
         self._process_set = process_set
-        self._groups = groups
+        self._devices = (device_dense, device_sparse)
+        # Kept out of what checkpoints track, and dropped once the plan is made: models must not live by it.
+        self._groups = _Untracked(groups)
+        self._refusal: str | None = None
         self._scale_local_gradients = scale_local_gradients
         self._local: set[int] = set()
+        self._waiting: SavedState | None = None
         self.exchange: GradientExchange | None = None
+
+    @property
+    def process_set(self) -> Any:
+        """The ranks that train together."""
+        return self._process_set
+
+    def saved_state(self) -> SavedState | None:
+        """Return this rank's state as arrays; None where there is none yet."""
+        return self._waiting if self.exchange is None else SavedState.of(self.exchange)
+
+    def restore(self, saved: SavedState) -> None:
+        """Go on from a state that `saved_state` returned; before the first step it waits for that.
+
+        Raises:
+            ConfigurationError: it does not fit; before the first step all ranks raise that together, at that step.
+        """
+        if self.exchange is None:
+            self._waiting = saved
+        else:
+            saved.restore(self.exchange)
 
     def register_local(self, variable: Variable) -> None:
         """Leave a variable's gradient to this rank: it is not exchanged."""
@@ -94,34 +127,82 @@ class VariableExchange(tf.Module):
             return list(gradients)
         results = [self._own(gradient, v) for gradient, v in zip(gradients, variables, strict=True)]
         names = variable_names(variables)
-        shared = [i for i, g in enumerate(gradients) if g is not None and id(variables[i]) not in self._local]
-        if not shared:
+        if all(id(v) in self._local for v in variables):
             return results
-        given = {names[i]: gradients[i] for i in shared}
+        shared = [i for i, g in enumerate(gradients) if g is not None and id(variables[i]) not in self._local]
+        given = {names[i]: self._shaped(gradients[i], variables[i]) for i in shared}
+        if self._refusal is not None:
+            raise ConfigurationError(self._refusal)
         if self.exchange is None:
-            self.exchange = GradientExchange(
-                given, self.compressor, self._settings, self._process_set, self._group_names(variables, names)
-            )
-        means = self.exchange(given, {names[i]: variables[i] for i in shared}, learning_rate)
+            self._make(given, self._group_names(variables, names))
+        assert self.exchange is not None
+        parameters = {names[i]: variables[i] for i in shared}
+        checks = replicas_checked(
+            parameters,
+            self.exchange.step.read_value(),
+            self._settings.check_replicas_every,
+            f"{self.exchange.prefix}.replicas",
+            self._process_set,
+        )
+        with tf.control_dependencies(checks):
+            means = self.exchange(given, parameters, learning_rate)
         for i in shared:
             results[i] = means[names[i]]
         return results
+
+    def _make(self, given: Mapping[str, Gradient], groups: Sequence[Sequence[str]]) -> None:
+        """Make the exchange; take over the state of a checkpoint that waits for it.
+
+        Also where this rank has no gradient at all: other ranks, which may have some, must not wait for it.
+        """
+        made = GradientExchange(given, self.compressor, self._settings, self._process_set, groups, *self._devices)
+        problem = None
+        with tf.init_scope():
+            try:
+                self.exchange = made
+                if self._waiting is not None:
+                    self._waiting.restore(made)
+            except (ValueError, tf.errors.OpError) as error:
+                problem = f"The saved compression state cannot be restored: {error}"
+        try:
+            made.check_restored(problem)
+        except ConfigurationError as error:
+            self._refusal = str(error)
+            raise
+        self._groups, self._waiting = _Untracked(None), None
+
+    def _shaped(self, gradient: Gradient, variable: Variable) -> Gradient:
+        """Return the gradient with a shape that is known when a graph is built."""
+        if isinstance(gradient, tf.IndexedSlices):
+            return sparse.dense(gradient, variable.shape) if self._settings.sparse_as_dense else gradient
+        return gradient if gradient.shape.is_fully_defined() else tf.ensure_shape(gradient, variable.shape)
 
     def _own(self, gradient: Gradient | None, variable: Variable) -> Gradient | None:
         """Return the gradient of a local variable as it is applied."""
         if gradient is None or id(variable) not in self._local or not self._scale_local_gradients:
             return gradient
+        if isinstance(gradient, tf.IndexedSlices):
+            return sparse.divided(gradient, self._process_set.size())
         return gradient / tf.cast(self._process_set.size(), gradient.dtype)
 
     def _group_names(self, variables: Sequence[Variable], names: Sequence[str]) -> list[list[str]]:
         """Return the groups by name: so many consecutive parts of the variables, or those that were listed."""
-        if not self._groups:
+        groups = self._groups.value
+        if not groups:
             return []
-        if isinstance(self._groups, int):
-            size = -(-len(names) // self._groups)
+        if isinstance(groups, int):
+            size = -(-len(names) // groups)
             return [list(names[i : i + size]) for i in range(0, len(names), size)]
         name_of = {id(v): name for v, name in zip(variables, names, strict=True)}
-        return [[name_of[id(v)] for v in group if id(v) in name_of] for group in self._groups]
+        return [[name_of[id(v)] for v in group if id(v) in name_of] for group in groups]
+
+
+@final
+@dataclass(frozen=True)
+class _Untracked:
+    """Hides a value from `tf.Module`, which looks for variables in lists."""
+
+    value: Any
 
 
 def compressor_of(compression: Any) -> Operator | Codec:

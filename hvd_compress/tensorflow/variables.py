@@ -7,7 +7,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from ..contract import Leaf, Leaves, State, initial_state
+from ..contract import Leaf, Leaves, Scope, State, initial_state, walk
 from ..exchange import Unit
 from ..exchange.joining import by_parameter, joined
 from ..exchange.saved import elementwise
@@ -28,6 +28,7 @@ class StateVariables(tf.Module):
 
     def __init__(self, units: tuple[Unit, ...], world_size: int) -> None:
         super().__init__(name="hvd_compress_state")
+        self._units = units
         self._world_size = world_size
         found: dict[str, dict[str, tf.Variable]] = {}
         like = ops_of(tf.constant(0.0))
@@ -52,6 +53,17 @@ class StateVariables(tf.Module):
         for path, leaf, value in _walk(leaves, state):
             for name, part in _parts(unit, leaf, value).items():
                 self.variables_by_name[name][path].assign(part)
+
+    def replicated(self) -> list[tf.Variable]:
+        """Return the variables that are equal on all ranks, in the same order on each."""
+        found: list[tf.Variable] = []
+        for unit in self._units:
+            leaves = unit.operator.leaves(unit.spec, self._world_size)
+            for path, leaf in walk(leaves):
+                names = [name for name, _ in unit.parameters] if elementwise(leaf, unit) else [unit.name]
+                if leaf.scope is Scope.REPLICATED:
+                    found += [self.variables_by_name[name][path] for name in names]
+        return found
 
     def _read(self, unit: Unit, leaves: Leaves, prefix: str) -> State:
         state: State = {}

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ReplicaDivergenceError
+from ..drivers.replicas import check_checksums
 from .parameters import Named
 
-# Equal updates of equal replicas are equal bits on like machines; unlike ones may round differently.
-RELATIVE_TOLERANCE = 1e-5
+CURE = "hvd.broadcast_parameters(model.state_dict(), root_rank=0)"
 
 
 def check_replicas(named: Sequence[Named], gather: Callable[[Any], Sequence[Any]], step: int) -> None:
@@ -30,19 +29,7 @@ def check_replicas(named: Sequence[Named], gather: Callable[[Any], Sequence[Any]
         return
     first = named[0][1].device
     sums = torch.stack([s.to(first, non_blocking=True) for _, p in named for s in _checksums(p)])
-    all_sums = np.stack(gather(sums.cpu().numpy()))
-    magnitudes = np.maximum(all_sums[0, 1::2], 1e-30)[None]
-    allowed = RELATIVE_TOLERANCE * np.where(np.isfinite(magnitudes), magnitudes, 0.0)
-    for column in (0, 1):
-        values = all_sums[:, column::2]
-        same = np.isclose(values, values[:1], rtol=0.0, atol=allowed, equal_nan=True)
-        if not same.all():
-            rank, index = (int(i) for i in np.argwhere(~same)[0])
-            raise ReplicaDivergenceError(
-                f"Parameter {named[index][0]!r} differs between rank 0 and rank {rank} after step {step}; call "
-                "hvd.broadcast_parameters(model.state_dict(), root_rank=0) before training, and change parameters on "
-                "all ranks alike."
-            )
+    check_checksums([name for name, _ in named], np.stack(gather(sums.cpu().numpy())), step, cure=CURE)
 
 
 def _checksums(parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ WITH_THREE = (
     "sign_methods.momentum",
     "quantised",
     "sketched",
+    "spectral.equals_the_simulator",
     "hooks",
     "options.process_set",
     "options.two_process_sets",
@@ -30,6 +31,15 @@ WITH_THREE = (
     "elements.means_are_right",
     "namespace.join",
 )
+# The same of the checks with TensorFlow.
+TENSORFLOW_WITH_THREE = (
+    "tensorflow_exchange.equals_the_simulator[powersgd",
+    "tensorflow_exchange.equals_the_simulator[scalecom-chunked",
+    "tensorflow_exchange.equals_the_simulator[gtopk]",
+    "tensorflow_exchange.equals_the_simulator[dist-ef-block-sgdm",
+    "tensorflow_exchange.process_set",
+    "tensorflow_order",
+)
 
 
 def launches(session: str) -> list[Launch]:
@@ -38,11 +48,13 @@ def launches(session: str) -> list[Launch]:
     if ranks is not None:
         if not ranks.isdigit() or int(ranks) < 1:
             raise pytest.UsageError(f"HVD_COMPRESS_TEST_RANKS={ranks!r}: give a number of ranks of at least 1.")
-        launchers = ("gloo", "mpi") if session == "horovod" else ("mpi4py",)
-        return [Launch(launcher, int(ranks)) for launcher in launchers]
-    if session == "horovod":
-        return [Launch("alone", 1), Launch("gloo", 2), Launch("mpi", 2), Launch("gloo", 3, WITH_THREE)]
-    return [Launch("mpi4py", 2), Launch("mpi4py", 3)]
+        launchers = ("mpi4py",) if session == "mpi4py" else ("gloo", "mpi")
+        return [Launch(launcher, int(ranks), session=session) for launcher in launchers]
+    if session == "mpi4py":
+        return [Launch("mpi4py", ranks, session=session) for ranks in (2, 3)]
+    with_three = {"horovod": WITH_THREE, "tensorflow": TENSORFLOW_WITH_THREE}[session]
+    kinds: list[tuple[str, int, tuple[str, ...]]] = [("alone", 1, ()), ("gloo", 2, ()), ("mpi", 2, ())]
+    return [Launch(*kind, session) for kind in (*kinds, ("gloo", 3, with_three))]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -79,7 +91,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         key = (module, launch)
         if key not in outcomes:
             checks = {name: harness.CHECKS[name].seconds for name in wanted[key]}
-            worker_modules = [f"workers.{name}" for name in module.MODULES]
+            worker_modules = sorted({f"workers.{name.partition('.')[0]}" for name in checks})
             outcomes[key] = run_checks(launch, worker_modules, checks, tmp_path_factory.mktemp(str(launch)))
         return outcomes[key][check]
 

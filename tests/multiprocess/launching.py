@@ -13,11 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers import harness
+
 import hvd_compress
 
 HERE = Path(__file__).parent
-# Import of the frameworks, start and end of a launch on two busy cores.
-LAUNCH_SECONDS = 100.0
+# Start and end of a launch on two busy cores: what the workers allow themselves for both.
+LAUNCH_SECONDS = harness.START_SECONDS + harness.SECONDS
+# What a check takes on average, with room: TensorFlow traces its functions anew in every one.
+CHECK_SECONDS = {"horovod": 2.0, "tensorflow": 12.0, "mpi4py": 2.0}
 # A failed check ends its launch, and the checks after it get another one; a launch that does nothing is not repeated.
 MAX_LAUNCHES = 12
 END_SECONDS = 10.0
@@ -26,9 +30,13 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    # A stall is reported, then ended, within the time limit of the check that stalls.
-    "HOROVOD_STALL_CHECK_TIME_SECONDS": "5",
-    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "15",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "2",
+    "KERAS_BACKEND": "tensorflow",
+    # A stall is reported, then ended, within the shortest time limit of a check (Horovod looks every time that it would
+    # report), but not before a machine that stopped for a while has gone on.
+    "HOROVOD_STALL_CHECK_TIME_SECONDS": "10",
+    "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "45",
     # More ranks than cores must not spin while they wait.
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
@@ -43,19 +51,16 @@ class Launch:
         launcher: "gloo" and "mpi" (horovodrun), "alone" (no launcher, one rank) or "mpi4py" (mpirun).
         ranks: the number of processes.
         parts: beginnings of the names of the checks that it runs; () for all.
+        session: what the workers talk through: Horovod as "horovod" (for torch) or "tensorflow", or "mpi4py".
     """
 
     launcher: str
     ranks: int
     parts: tuple[str, ...] = ()
+    session: str = "horovod"
 
     def __str__(self) -> str:
-        return f"{self.launcher}-{self.ranks}"
-
-    @property
-    def session(self) -> str:
-        """What the workers talk through."""
-        return "mpi4py" if self.launcher == "mpi4py" else "horovod"
+        return f"{'tensorflow-' if self.session == 'tensorflow' else ''}{self.launcher}-{self.ranks}"
 
     def command(self, folder: Path) -> list[str]:
         """Return the command line; a launcher that is missing is an error that says the cure."""
@@ -110,7 +115,9 @@ def run_checks(launch: Launch, modules: Sequence[str], checks: dict[str, float],
         request = {"session": launch.session, "ranks": launch.ranks, "modules": list(modules), "checks": pending}
         (own / "request.json").write_text(json.dumps(request))
         # Checks take a small part of their limits; only one of them can run into its own.
-        end, output = _run(launch, own, LAUNCH_SECONDS + 2 * max(checks.values()) + 1.0 * len(pending))
+        end, output = _run(
+            launch, own, LAUNCH_SECONDS + 2 * max(checks.values()) + CHECK_SECONDS[launch.session] * len(pending)
+        )
         done = _read(own, launch.ranks, end, output)
         outcomes |= done
         pending = [name for name in pending if name not in done]

@@ -26,6 +26,7 @@ MODULES = (
     "namespace",
     "lifecycle",
     "sketched",
+    "spectral",
 )
 for name in MODULES:
     importlib.import_module(f"workers.{name}")

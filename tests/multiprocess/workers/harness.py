@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 # Far above what any check needs where more ranks than cores wait for one another: there a second can become ten. A
+# machine that stops for a while must not fail a check either, so no check may set itself a limit below the shortest.
 SECONDS = 90.0
-START_SECONDS = 90.0
+SHORTEST_SECONDS = 60.0
+# Import of the frameworks and start of a session.
+START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def check(
     launchers: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a check, or as one check for every case; a case is an argument that tells by its str."""
+
+    if seconds < SHORTEST_SECONDS:
+        raise ValueError(f"seconds={seconds!r}: give a check at least {SHORTEST_SECONDS} s.")
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"

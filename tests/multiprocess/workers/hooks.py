@@ -14,7 +14,7 @@ from .common import assert_close, assert_equal_on_ranks, assert_same_bits, distr
 from .harness import check
 
 STEPS = 12
-# Ends within 20 s on any machine, or it is a deadlock.
+# Ends within this on any machine, or it is a deadlock.
 LIMIT = 60.0
 # Same-shape tensors: taken for one another, they give wrong gradients rather than an error.
 SHAPES = {f"layer{i}.{kind}": shape for i in range(6) for kind, shape in {"weight": (16, 12), "bias": (16,)}.items()}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import horovod.torch as stock
+from horovod.common.process_sets import ProcessSet
 
-SETS: dict[str, stock.ProcessSet] = {}
+SETS: dict[str, ProcessSet] = {}
 
 
-def make(ranks: int) -> list[stock.ProcessSet]:
+def make(ranks: int) -> list[ProcessSet]:
     """Return "last", the set of the last rank alone, and where there is room "ends", of the first and the last."""
     if ranks >= 2:
-        SETS["last"] = stock.ProcessSet([ranks - 1])
+        SETS["last"] = ProcessSet([ranks - 1])
     if ranks >= 3:
-        SETS["ends"] = stock.ProcessSet([0, ranks - 1])
+        SETS["ends"] = ProcessSet([0, ranks - 1])
     return list(SETS.values())

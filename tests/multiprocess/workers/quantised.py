@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import horovod.torch as stock
 import torch
 
-from hvd_compress import (
-    QSGD,
-    AllGather,
-    ErrorFeedback,
-    Natural,
-    QuantizedCompressiveSampling,
-    SharedScale,
-    Simulator,
-    TernGrad,
-    TwoWay,
-)
+from hvd_compress import SharedScale, Simulator
 
 from .common import SHAPES, assert_equal_on_ranks, assert_same_bits, distributed, exchange, gradients, parameters
+from .families import QUANTISED as CASES
 from .harness import check
 
 STEPS = 3
-# Maxima and integer sums know no rounding, and what is gathered is added up in rank order: every bit is the same.
-CASES: dict[str, Any] = {
-    "shared-scale": SharedScale(levels=7, bucket=50),
-    "shared-ternary": SharedScale(levels=1, bucket=0, clip=2.5),
-    "shared-feedback": ErrorFeedback(SharedScale(levels=127)),
-    "qsgd-two-way": TwoWay(QSGD(bucket=50)),
-    "qsgd-gathered": AllGather(QSGD(levels=2, norm="max")),
-    "terngrad": ErrorFeedback(TwoWay(TernGrad(), server_feedback=True)),
-    "natural": TwoWay(Natural()),
-    "compressive-sampling": QuantizedCompressiveSampling(block=64),
-}
 
 
 @check(cases=CASES)

@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     faulthandler.dump_traceback_later(harness.START_SECONDS, exit=True)
     warnings.simplefilter("error")
     request = json.loads((folder / "request.json").read_text())
-    start = {"horovod": _start_horovod, "mpi4py": _start_mpi4py}[request["session"]]
+    start = {"horovod": _start_horovod, "tensorflow": _start_tensorflow, "mpi4py": _start_mpi4py}[request["session"]]
     rank, size, gather, close = start(request["ranks"])
     if size != request["ranks"]:
         raise RuntimeError(f"{request['ranks']} ranks were asked for, the launcher started {size}.")
@@ -45,6 +45,20 @@ def _start_horovod(ranks: int) -> tuple[int, int, Gather, Callable[[], None]]:
 
     def gather(flag: bool) -> Sequence[bool]:
         return [bool(x) for x in stock.allgather(torch.tensor([int(flag)]), name="harness").tolist()]
+
+    return stock.rank(), stock.size(), gather, stock.shutdown
+
+
+def _start_tensorflow(ranks: int) -> tuple[int, int, Gather, Callable[[], None]]:
+    import horovod.tensorflow as stock
+    import tensorflow as tf
+
+    from . import process_sets
+
+    stock.init(process_sets=process_sets.make(ranks))
+
+    def gather(flag: bool) -> Sequence[bool]:
+        return [bool(x) for x in stock.allgather(tf.constant([int(flag)]), name="harness").numpy()]
 
     return stock.rank(), stock.size(), gather, stock.shutdown
 

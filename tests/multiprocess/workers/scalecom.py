@@ -7,7 +7,7 @@ from typing import Any
 import horovod.torch as stock
 import torch
 
-from hvd_compress import CyclicTopK, ErrorFeedback, Identity, ScaleCom, Simulator, UsageError
+from hvd_compress import Identity, ScaleCom, Simulator, UsageError
 from hvd_compress.monitors import index_distance, memory_cosine
 
 from .common import (
@@ -21,20 +21,10 @@ from .common import (
     parameters,
     raises,
 )
+from .families import SCALECOM as CASES
 from .harness import check
 
 STEPS = 7
-CASES: dict[str, Any] = {
-    "chunked": ScaleCom(5, min_size=8),
-    "low-pass": ScaleCom(10, beta=0.3, min_size=8),
-    "forgetting": ScaleCom(10, beta=0.3, filter="forgetting", min_size=8),
-    "exact": ScaleCom(5, selection="exact", min_size=8),
-    "large-chunks": ScaleCom(300, min_size=400),
-    "start-after": ScaleCom(5, start_after=2, min_size=8),
-    "chunks": ScaleCom(5, min_size=8, chunks=(("conv*", 20), ("twin", 1))),
-    "no-feedback": CyclicTopK(5, min_size=8),
-    "expression": ErrorFeedback(CyclicTopK(4, "exact", 60), a=0.5),
-}
 
 
 def _one_bucket(compressor: Any) -> tuple[Any, Any]:

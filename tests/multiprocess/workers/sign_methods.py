@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import horovod.torch as stock
 import torch
 
 import hvd_compress.torch as hvd
-from hvd_compress import (
-    ConfigurationError,
-    DistEFBlockSGDM,
-    DistEFSGD,
-    DistEFSGDM,
-    EFSignSGD,
-    OneBitSGD,
-    SignumMajorityVote,
-    Simulator,
-)
+from hvd_compress import ConfigurationError, DistEFBlockSGDM, Simulator
 
 from .common import assert_close, assert_equal_on_ranks, backward, gradients, parameters, raises
+from .families import SIGNS as CASES
 from .harness import check
 
-CASES: dict[str, Any] = {
-    "block-sgdm-decay": DistEFBlockSGDM(weight_decay=0.01),
-    "block-sgdm-joined": DistEFBlockSGDM(block=2e-3, cap=5.0),
-    "sgdm": DistEFSGDM(),
-    "sgd-decay": DistEFSGD(weight_decay=0.01),
-    "majority-vote": SignumMajorityVote(),
-    "one-bit": OneBitSGD(),
-    "ef-signsgd": EFSignSGD(),
-}
 STEPS, DROP = 8, 5
 
 

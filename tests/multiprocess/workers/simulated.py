@@ -7,18 +7,7 @@ from typing import Any
 import horovod.torch as stock
 import torch
 
-from hvd_compress import (
-    AllReduce,
-    BestLowRank,
-    Cast,
-    ErrorFeedback,
-    HorovodCompressor,
-    Identity,
-    LowRank,
-    PowerSGD,
-    Simulator,
-    TwoWay,
-)
+from hvd_compress import HorovodCompressor, Identity, PowerSGD, Simulator
 from hvd_compress.contract import walk
 
 from .common import (
@@ -31,32 +20,14 @@ from .common import (
     gradients,
     parameters,
 )
+from .families import BASIC
 from .harness import check
 
 STEPS = 5
 ONE_BUCKET = 1e6
 
-# Compressor, and the collectives of a step in one bucket: all that is ready together travels together.
 CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "identity": (Identity(), (1,)),
-    "powersgd": (PowerSGD(rank=2), (2,)),
-    "powersgd-all": (PowerSGD(rank=2, min_saving=0), (2,)),
-    "powersgd-full": (PowerSGD(rank=10**6, min_saving=0), (2,)),
-    "powersgd-alternate": (PowerSGD(rank=2, alternate=True), (1,)),
-    "powersgd-cold": (PowerSGD(rank=2, warm_start=False), (2,)),
-    "powersgd-cold-same": (PowerSGD(rank=2, warm_start=False, resample=False), (2,)),
-    "powersgd-two-iterations": (PowerSGD(rank=1, power_iterations=2), (4,)),
-    "powersgd-later": (PowerSGD(rank=2, start_after=2), (1, 1, 2, 2, 2)),
-    "powersgd-no-feedback": (PowerSGD(rank=2, error_feedback=False), (2,)),
-    "low-rank": (LowRank(rank=3), (2,)),
-    "best-low-rank": (ErrorFeedback(BestLowRank(rank=2)), (1,)),
-    "fp16": (Cast("float16"), (1,)),
-    "bf16": (Cast("bfloat16"), (2,)),
-    "two-way": (TwoWay(Identity()), (2,)),
-    "two-way-fp16": (TwoWay(Cast("float16")), (2,)),
-    "feedback-fp16": (ErrorFeedback(Cast("float16")), (1,)),
-    "feedback-bf16": (ErrorFeedback(Cast("bfloat16")), (2,)),
-    "feedback-low-pass-fp16": (ErrorFeedback(AllReduce(Cast("float16")), a=0.5), (1,)),
+    **BASIC,
     "stock-fp16": (HorovodCompressor("horovod.torch.compression:FP16Compressor"), (1,)),
 }
 # float32 sums in another order, through a QR; 16-bit payloads may round the other way, one unit in the last place.

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import horovod.torch as stock
 import torch
 
-from hvd_compress import CountSketch, ErrorFeedback, Simulator, SketchedSGD
+from hvd_compress import Simulator
 
 from .common import assert_close, assert_equal_on_ranks, distributed, exchange, parameters
 from .common import gradients as normal_gradients
+from .families import SKETCHED as CASES
 from .harness import check
 
 STEPS = 5
 # 1,880 elements travel in the sketch; each case leaves the choice clear, so that rounding does not turn it.
 SHAPES: dict[str, tuple[int, ...]] = {"conv": (12, 8, 3, 3), "bias": (7,), "matrix": (34, 30), "small": (3, 2)}
-CASES: dict[str, tuple[Any, float]] = {
-    "default": (SketchedSGD(min_size=100, k=20, columns=150), 1e-5),
-    "no-masking": (SketchedSGD(min_size=100, k=20, columns=150, masking=False, momentum=0.5), 1e-5),
-    "polynomial": (SketchedSGD(min_size=100, k=20, columns=150, hashing="polynomial"), 1e-5),
-    "one-round": (SketchedSGD(min_size=100, k=20, columns=370, second_round=False), 1e-5),
-    "half": (SketchedSGD(min_size=100, k=20, columns=150, half=True), 4e-3),
-    "feedback": (ErrorFeedback(CountSketch(min_size=100, k=20, columns=150)), 1e-5),
-}
 
 
 def steep(step: int) -> list[dict[str, torch.Tensor]]:

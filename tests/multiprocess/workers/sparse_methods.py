@@ -7,7 +7,7 @@ from typing import Any
 import horovod.torch as stock
 import torch
 
-from hvd_compress import DGC, AdaComp, ErrorFeedback, GTopK, LocalClip, MemSGD, Simulator, TopK, TwoWay
+from hvd_compress import Simulator
 
 from .common import (
     SHAPES,
@@ -19,23 +19,10 @@ from .common import (
     gradients,
     parameters,
 )
+from .families import SPARSE as CASES
 from .harness import check
 
 STEPS = 5
-CASES: dict[str, Any] = {
-    "gtopk": GTopK(0.05, min_size=8),
-    "gtopk-one-element": GTopK(0.001, min_size=8),
-    "gtopk-all": GTopK(1.0, min_size=8),
-    "dgc": DGC(0.05, momentum=0.7, min_size=8),
-    "dgc-all-settings": DGC(0.01, 0.5, nesterov=True, clip=5.0, warmup_steps=3, selection="chunked", min_size=8),
-    "memsgd": MemSGD(0.05, min_size=8),
-    "memsgd-chunked": MemSGD(0.05, "chunked", min_size=8),
-    "memsgd-random": MemSGD(0.05, "random", min_size=8),
-    "memsgd-block": MemSGD(0.05, "block", min_size=8),
-    "adacomp": AdaComp(40, 50, 2, min_size=8),
-    "two-way": ErrorFeedback(TwoWay(TopK(0.1, min_size=8), server_feedback=True)),
-    "clipped": LocalClip(TopK(0.1, "chunked", min_size=8), 3.0),
-}
 
 
 def _distributed(compressor: Any, **options: Any) -> tuple[Any, Any]:

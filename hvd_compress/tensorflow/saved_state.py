@@ -1,0 +1,57 @@
+"""SavedState: the state of an exchange as arrays, for files that know no TensorFlow variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from ..errors import ConfigurationError
+from .gradient_exchange import GradientExchange
+
+
+@final
+@dataclass(frozen=True)
+class SavedState:
+    """What an exchange remembers between steps.
+
+    Args:
+        origin: text of the exchange's `Origin`.
+        step: steps done.
+        leaves: arrays by parameter or unit, and path of the leaf.
+    """
+
+    origin: str
+    step: int
+    leaves: Mapping[str, Mapping[str, np.ndarray[Any, Any]]]
+
+    @classmethod
+    def of(cls, exchange: GradientExchange) -> SavedState:
+        """Return copies of an exchange's state."""
+        leaves = {
+            name: {path: np.array(variable.numpy()) for path, variable in paths.items()}
+            for name, paths in exchange.state.variables_by_name.items()
+        }
+        return cls(exchange.origin.serialize(), int(exchange.step.numpy()), leaves)
+
+    def restore(self, exchange: GradientExchange) -> None:
+        """Assign the state to an exchange; not where it is of another origin, which its `Origin` remembers or raises.
+
+        Raises:
+            ConfigurationError: it is of another rank, world size, compressor or model; or an array is missing.
+        """
+        exchange.origin.deserialize(self.origin)
+        if exchange.origin.problem is not None:
+            return
+        own = exchange.state.variables_by_name
+        for name, paths in own.items():
+            for path, variable in paths.items():
+                found = self.leaves.get(name, {}).get(path)
+                if found is None or found.shape != tuple(variable.shape):
+                    raise ConfigurationError(f"The saved compression state of {name!r} has no {path!r} that fits.")
+        for name, paths in own.items():
+            for path, variable in paths.items():
+                variable.assign(self.leaves[name][path])
+        exchange.step.assign(self.step)
