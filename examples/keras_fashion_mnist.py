@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             reports,
         ],
     )
-    sent = [planned_bytes(args.method, model, hvd.size(), step) for step, _ in reports.accuracies]
+    sent = [planned_bytes(args.method, model.trainable_variables, hvd.size(), step) for step, _ in reports.accuracies]
     return {
         "compression": repr(args.method),
         "workers": hvd.size(),

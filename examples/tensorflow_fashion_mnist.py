@@ -2,7 +2,8 @@
 
 Run it with `horovodrun -np 2 python examples/tensorflow_fashion_mnist.py --method powersgd:rank=4`.
 
-A script for plain Horovod differs in two places, marked (1) and (2).
+A script for plain Horovod differs in two places, marked (1) and (2). `learning_rate` is for methods that follow it, as
+dist-EF does; with others it may be left out.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     batches, epoch = training_batches(args.batch_size, args.seed)
     steps = args.steps or args.epochs * epoch
     chosen = recipe(args.method, args.lr)
-    warmup = 3 * steps // 10
+    warmup = max(1, 3 * steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         chosen.lr / 25, max(1, steps - warmup), warmup_target=chosen.lr, warmup_steps=warmup
     )
@@ -72,6 +73,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         tape = hvd.DistributedGradientTape(
             tape,
             compression=args.method,  # (2) was: hvd.Compression.none or hvd.Compression.fp16
+            learning_rate=optimizer,  # (2) new
         )
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
@@ -85,7 +87,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             if progress.due(step):
                 progress.report(step, float(loss))
             if step * EVALUATIONS % steps < EVALUATIONS:
-                sent = planned_bytes(args.method, model, hvd.size(), step)
+                sent = planned_bytes(args.method, model.trainable_variables, hvd.size(), step)
                 curve.append({"step": step, "bytes": sent, "accuracy": accuracy(model, *test_set)})
     return {
         "compression": repr(args.method),

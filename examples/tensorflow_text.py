@@ -15,12 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from support import text
-from support.measure import StepClock, dense_bytes, planned_bytes
+from support.measure import StepClock, dense_bytes, gathered_bytes, planned_bytes
 from support.methods import compression
 from support.progress import Progress
 
 import hvd_compress.tensorflow as hvd  # (1) was: import horovod.tensorflow as hvd
-from hvd_compress.contract import AllGather, Spec, sent_bytes
 
 
 def make_model(words: int, width: int) -> keras.Model:
@@ -50,15 +49,13 @@ def perplexity(model: keras.Model, validation: tf.data.Dataset) -> float:
     return math.exp(float(hvd.allreduce(tf.reduce_mean(losses), name="validation")))
 
 
-def bytes_per_step(args: argparse.Namespace, model: keras.Model) -> int:
+def bytes_per_step(args: argparse.Namespace, variables: list[keras.Variable]) -> int:
     """The bytes that this rank sends for a step, from shapes alone."""
     if args.sparse_as_dense:
-        return planned_bytes(args.method, model, hvd.size(), 1)
-    embedding, *others = model.trainable_variables
-    specs = [(v.path, Spec(tuple(v.shape), v.dtype, output_axis=-1)) for v in reversed(others)]
-    row = 8 + 4 * embedding.shape[-1]  # its number and its values
-    gathered = sent_bytes(AllGather, row * args.batch_size * args.length, hvd.size())
-    return planned_bytes(args.method, specs, hvd.size(), 1) + gathered
+        return planned_bytes(args.method, variables, hvd.size(), 1)
+    embedding, *others = variables
+    rows = gathered_bytes(embedding, args.batch_size * args.length, hvd.size())
+    return rows + planned_bytes(args.method, others, hvd.size(), 1)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -99,7 +96,8 @@ def train(args: argparse.Namespace) -> None:
                     print(f"validation perplexity {found:.1f} after {step} steps", flush=True)
     if hvd.rank() == 0:
         dense = dense_bytes((4 * math.prod(v.shape) for v in model.trainable_variables), hvd.size())
-        print(f"{bytes_per_step(args, model):,} bytes a step, {dense:,} without compression and all dense")
+        sent = bytes_per_step(args, model.trainable_variables)
+        print(f"{sent:,} bytes a step, {dense:,} without compression and all dense")
         print(f"{clock.typical()['step']:.1f} ms a step", flush=True)
 
 

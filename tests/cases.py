@@ -63,6 +63,12 @@ def bits(x: Any) -> bytes:
     return np.ascontiguousarray(x).tobytes()
 
 
+def overwrite(x: Any, value: float) -> None:
+    """Put `value` everywhere in x, as its owner may; a tensor of TensorFlow never changes."""
+    if not is_tensorflow(x):
+        x[...] = value
+
+
 def dtype_of(x: Any) -> str:
     """Return the element type's name."""
     return x.dtype.name if is_tensorflow(x) else str(x.dtype).removeprefix("torch.")
@@ -140,10 +146,12 @@ def bits_of(means: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: bits(x) for name, x in means.items()}
 
 
-def parameters_of(library: Library, decay: bool, shapes: Mapping[str, tuple[int, ...]] = MODEL) -> dict[str, Any]:
+def parameters_of(
+    library: Library, decay: bool, shapes: Mapping[str, tuple[int, ...]] = MODEL, dtype: str = "float32"
+) -> dict[str, Any]:
     """Return the model's parameters: random numbers, or zeros without `decay`."""
     values = normal_gradients(1, 0, shapes, seed=99)[0]
-    return {name: library.array(x if decay else np.zeros_like(x)) for name, x in values.items()}
+    return {name: library.array(x if decay else np.zeros_like(x), dtype) for name, x in values.items()}
 
 
 def unit_of(row: Row, spec: hc.Spec, world_size: int) -> Unit:

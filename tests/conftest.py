@@ -9,8 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of
 import pytest
 import tensorflow as tf
 import torch
-from cases import CUDA, HOST, ROWS, WORLD_SIZES, Library, Row
+from cases import CUDA, HOST, NUMPY, ROWS, TENSORFLOW, TORCH, WORLD_SIZES, Library, Row
 from hypothesis import settings
+from rotation import chosen, in_turn
 
 settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("quick")
@@ -18,17 +19,22 @@ torch.set_num_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 
+# Of the rows, one in so many is tried in TensorFlow for each law.
+TENSORFLOW_SHARE = 4
+
 NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = set(metafunc.fixturenames) - _parametrized(metafunc)
-    rows = _held_to(metafunc)
+    rows, law = _held_to(metafunc), metafunc.definition.name
     if {"row", "library", "world_size"} <= names:
-        metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows), *_on_cuda(rows, 2)])
+        metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows, law), *_on_cuda(rows, 2)])
         return
     if {"row", "library"} <= names:
-        pairs = [_pair(row, library) for row in rows for library in _libraries(row)]
+        rare = in_turn(_on(TENSORFLOW, rows), law, TENSORFLOW_SHARE)
+        often = [_pair(row, library) for library in (NUMPY, TORCH) for row in _on(library, rows)]
+        pairs = [*often, *(_pair(row, TENSORFLOW) for row in rare)]
         metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
     elif "row" in names:
         metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
@@ -51,18 +57,23 @@ def _held_to(metafunc: pytest.Metafunc) -> list[Row]:
     return [row for row in ROWS if all(getattr(row, name) for name in wanted)]
 
 
-def _libraries(row: Row) -> list[Library]:
-    """Return the array libraries that the row is written for."""
-    return [library for library in HOST if library.name in row.libraries]
+def _on(library: Library, rows: list[Row]) -> list[Row]:
+    """Return the rows that are written for an array library."""
+    return [row for row in rows if library.name in row.libraries]
 
 
 def _pair(row: Row, library: Library, *more: int) -> object:
     return pytest.param(row, library, *more, id="-".join([row.id, library.name, *(f"W{world}" for world in more)]))
 
 
-def _worlds(rows: list[Row]) -> list[object]:
-    """Return every row on each of its libraries with every number of workers."""
-    return [_pair(row, library, n) for row in rows for library in _libraries(row) for n in WORLD_SIZES]
+def _worlds(rows: list[Row], law: str) -> list[object]:
+    """Return every row on each of its libraries with every number of workers; in TensorFlow with one of them each."""
+    often = [_pair(row, lib, n) for lib in (NUMPY, TORCH) for row in _on(lib, rows) for n in WORLD_SIZES]
+    rare = in_turn(list(enumerate(_on(TENSORFLOW, rows))), law, TENSORFLOW_SHARE)
+    return [
+        *often,
+        *(_pair(row, TENSORFLOW, n) for i, row in rare for n in chosen(WORLD_SIZES, law, i // TENSORFLOW_SHARE)),
+    ]
 
 
 def _on_cuda(rows: list[Row], *more: int) -> list[object]:

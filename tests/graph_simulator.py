@@ -45,6 +45,7 @@ class GraphSimulator:
         self.workers: list[GraphWorker] = []
         self.traces = 0
         self.sent_bytes = 0
+        self._started_at = 0
         # What one worker sends, by (first step of the phase, whether the update is applied): counted when it is built.
         self.bytes_by_way: dict[tuple[int, bool], int] = {}
         self._allow_larger = allow_larger
@@ -65,6 +66,12 @@ class GraphSimulator:
         self.sent_bytes += self.bytes_by_way[first, self.learning_rate != 0 or rate is None]
         return [dict(own) for own in means]
 
+    def move_to(self, step: int) -> None:
+        """Make `step` the number of the next step, as if the ones before had been taken."""
+        self._started_at = step
+        if self.workers:
+            self._step.assign(step)
+
     def leaves(self) -> list[dict[str, dict[str, Any]]]:
         """Return every worker's state variables, by parameter or unit and by path."""
         return [worker.state.variables_by_name for worker in self.workers]
@@ -73,7 +80,7 @@ class GraphSimulator:
         plan = make_plan(self.compressor, specs_of(gradients), self.world_size, allow_larger=self._allow_larger)
         self.phases = Phases.of(plan)
         self._follows_rate = any(unit.operator.needs_learning_rate for unit in plan.units)
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._step = tf.Variable(self._started_at, dtype=tf.int64, trainable=False)
         self.workers = [
             GraphWorker(plan, rank, self.world_size, lambda name: self._given[name]) for rank in range(self.world_size)
         ]

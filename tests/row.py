@@ -26,6 +26,11 @@ class Library:
         return -1 if self.name == "tensorflow" else 0
 
     @property
+    def denormals(self) -> bool:
+        """Whether the library knows numbers too small for a normal mantissa; TensorFlow takes them for zero."""
+        return self.name != "tensorflow"
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """The gradient element types that the library has."""
         return ("float16", "float32", "float64") if self.name == "numpy" else tuple(EPSILON)

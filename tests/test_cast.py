@@ -32,7 +32,9 @@ def test_rounds_to_nearest_even(dtype: str, name: str, values: list[float]) -> N
 
 
 def test_ties_denormals_and_the_last_numbers_of_the_range(library: Library) -> None:
-    exact = np.float32([1.0, 1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -1.0 - 2.0**-8, 1e-40, 2.0**-133, 3.3e38, 0.0, -0.0])
+    exact = np.float32([1.0, 1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -1.0 - 2.0**-8, 3.3e38, 0.0, -0.0])
+    if library.denormals:
+        exact = np.append(exact, np.float32([1e-40, 2.0**-133]))
     assert np.array_equal(through(Cast("bfloat16"), exact, library), rounded(exact, BFLOAT16))
     exact = np.float32([1.0 + 2.0**-11, 1.0 + 3 * 2.0**-11, 65504, 65519.9, 65520, -65520, 2.0**-24, 2.0**-25, 6e-8])
     assert np.array_equal(through(Cast("float16"), exact, library), rounded(exact, FLOAT16))
@@ -61,11 +63,11 @@ def test_60000_averages_to_60000(library: Library, world_size: int, compressor: 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_bfloat16_keeps_the_range_of_float32(library: Library, world: int) -> None:
-    x = np.array([8e37, 1e-38, 1e-39, -2e30])
+    x = np.array([8e37, 1e-37, 1e-39, -2e30])
     mean = wide(Simulator("bf16", world, allow_larger=True).step([{"w": library.array(x)}] * world)[0]["w"])
     assert np.isfinite(mean).all()
     assert np.allclose(mean[[0, 1, 3]], x[[0, 1, 3]], rtol=2.0**-7)
-    assert mean[2] > 0
+    assert mean[2] > 0 or not library.denormals
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

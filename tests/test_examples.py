@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
+import importlib
+import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +23,9 @@ import pytest
 from hvd_compress import Cast
 from hvd_compress.horovod import launch
 
+# Each says what a script for plain Horovod has in the marked lines.
+CHANGED = re.compile(r"^(?P<indent> *)(?P<ours>\S.*?)  # \((?P<place>[12])\) (was: (?P<stock>.*)|new)$", re.MULTILINE)
+TRAINING = ["fashion_mnist.py", "keras_fashion_mnist.py", "tensorflow_fashion_mnist.py", "tensorflow_text.py"]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BIN = Path(sys.executable).parent
 RANKS = os.environ.get("HVD_COMPRESS_TEST_RANKS", "2")
@@ -77,6 +85,18 @@ def demo(data: Path, folder: Path, *arguments: str) -> list[str | Path]:
     return [sys.executable, EXAMPLES / "demo.py", *common, "--limit", str(SECONDS), *arguments]
 
 
+def for_horovod(script: str) -> str:
+    """Return an example with the marked lines as a script for plain Horovod has them."""
+
+    def undone(line: re.Match[str]) -> str:
+        if line["place"] == "1":
+            return f"{line['indent']}{line['stock']}"
+        first = line["stock"].split(" or ")[0] if line["stock"] else None
+        return f"{line['indent']}compression={first}," if first else ""
+
+    return CHANGED.sub(undone, (EXAMPLES / script).read_text())
+
+
 def remove_log(output: str) -> None:
     log = Path(output.split("the log is ")[1].split(" and ends so")[0])
     assert log.is_file()
@@ -87,6 +107,46 @@ def test_every_example_has_a_test() -> None:
     tests = Path(__file__).read_text()
     for script in EXAMPLES.glob("*.py"):
         assert script.name in tests
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_only_the_import_and_one_argument_differ_from_horovod(script: str) -> None:
+    changed = list(CHANGED.finditer((EXAMPLES / script).read_text()))
+    assert [line["place"] for line in changed if line["stock"]] == ["1", "2"]
+    tree = ast.parse(for_horovod(script))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import) and node.names[0].asname == "hvd"]
+    assert [node.names[0].name.split(".")[0] for node in imports] == ["horovod"]
+    assert "hvd_compress" not in {name.split(".")[0] for name in imported(tree)}
+    stock = importlib.import_module(imports[0].names[0].name)
+    for node in ast.walk(tree):
+        path = dotted(node)
+        if path[:1] == ["hvd"]:
+            attribute(stock, path[1:])  # Horovod has it
+        if isinstance(node, ast.Call) and dotted(node.func)[:1] == ["hvd"]:
+            taken = inspect.signature(attribute(stock, dotted(node.func)[1:])).parameters
+            assert {argument.arg for argument in node.keywords} <= set(taken), ast.unparse(node)
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return the names of the modules that a script imports."""
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return found | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def dotted(node: ast.AST) -> list[str]:
+    """Return a.b.c as its names; nothing for other expressions."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return [*before, node.attr] if before else []
+    return []
+
+
+def attribute(owner: object, path: Sequence[str]) -> Any:
+    for name in path:
+        owner = getattr(owner, name)
+    return owner
 
 
 def test_simulate(data: Path) -> None:
@@ -133,6 +193,55 @@ def test_fashion_mnist_under_mpirun(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.multiprocess
+@pytest.mark.timeout(2 * SECONDS)
+@pytest.mark.parametrize("script", ["keras_fashion_mnist.py", "tensorflow_fashion_mnist.py"])
+def test_tensorflow_under_mpirun(data: Path, tmp_path: Path, script: str) -> None:
+    program = [sys.executable, EXAMPLES / script, "--steps", str(STEPS), "--batch-size", "8"]
+    output = succeed([*MPIRUN, *program, "--method", "fp16", "--json", tmp_path / "measured.json"], data)
+    assert f"step {STEPS}/{STEPS} loss" in output
+    assert output.count("test accuracy") == 1
+    assert json.loads((tmp_path / "measured.json").read_text())["compression"] == repr(Cast())
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(3 * SECONDS)
+def test_text_is_as_under_horovod_without_compression_and_sends_less_with_it(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "stock_text.py"
+    copy.write_text(for_horovod("tensorflow_text.py"))
+    (tmp_path / "support").symlink_to(EXAMPLES / "support")
+    settings = ["--steps", "4", "--batch-size", "2", "--length", "8", "--width", "16"]
+    stock, ours, compressed = (
+        succeed([*MPIRUN, sys.executable, script, *settings, *more], data)
+        for script, more in (
+            (copy, []),
+            (EXAMPLES / "tensorflow_text.py", []),
+            (EXAMPLES / "tensorflow_text.py", ["--method", "powersgd", "--sparse-as-dense"]),
+        )
+    )
+    assert losses(stock) == pytest.approx(losses(ours), abs=1.5e-4)  # printed with four digits
+    assert len(losses(ours)) == 4
+    assert perplexity(stock) == pytest.approx(perplexity(ours), rel=1e-3)
+    assert perplexity(compressed) > 1.0
+    sent, dense = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:bytes a step|without)", compressed))
+    assert sent < dense / 2 or RANKS == "1"
+
+
+def losses(output: str) -> list[float]:
+    return [float(loss) for loss in re.findall(r"step \d+/\d+ loss (\S+)", output)]
+
+
+def perplexity(output: str) -> float:
+    (found,) = re.findall(r"validation perplexity (\S+) after", output)
+    return float(found)
+
+
+def test_text_refuses_momentum_twice(data: Path) -> None:
+    code, output = run([sys.executable, EXAMPLES / "tensorflow_text.py", "--method", "sketchedsgd"], data)
+    assert code == 2
+    assert "has momentum of its own" in output
+
+
+@pytest.mark.multiprocess
 @pytest.mark.timeout(3 * SECONDS)
 def test_demo(data: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
@@ -166,6 +275,34 @@ def test_demo(data: Path, tmp_path: Path) -> None:
     assert readme.read_text().startswith("before\n<!--")
     assert readme.read_text().endswith("-->\nafter\n")
     assert "old" not in readme.read_text()
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(3 * SECONDS)
+@pytest.mark.parametrize("framework", ["keras", "tensorflow"])
+def test_demo_of_other_frameworks(data: Path, tmp_path: Path, framework: str) -> None:
+    methods = ["dense", "distefblocksgdm"]  # the latter has momentum and follows the learning rate
+    output = succeed(demo(data, tmp_path, "--framework", framework, "--method", ",".join(methods)), data)
+    report = json.loads((tmp_path / f"demo.{framework}.json").read_text())
+    assert report["run"]["framework"] == framework
+    assert set(report["machine"]["libraries"]) == {"Keras", "TensorFlow", "Horovod"}
+    assert [result["method"] for result in report["results"]] == methods
+    dense, compressed = report["results"]
+    for result in report["results"]:
+        assert result["workers"] == int(RANKS)
+        assert result["steps"] == result["curve"][-1]["step"] == STEPS
+        assert 0.0 <= result["accuracy"] <= 1.0
+        assert set(result["milliseconds"]) == {"step"}
+        assert (
+            f"| {result['method']} | {result['accuracy']:.2%} | {result['bytes_per_step']:,} |"
+            in (tmp_path / f"demo.{framework}.md").read_text()
+        )
+        assert f"{result['bytes_per_step']:,}" in output
+    assert dense["compression"] == "Identity()"
+    if int(RANKS) > 1:
+        assert abs(dense["bytes_per_step"] - dense["dense_bytes_per_step"]) <= 100
+        assert compressed["bytes_per_step"] < dense["bytes_per_step"] / 20
+    assert (tmp_path / f"demo.{framework}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.multiprocess

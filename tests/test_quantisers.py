@@ -217,6 +217,9 @@ def test_natural_rounding_at_the_ends_of_the_range(library: Library) -> None:
     assert half.tolist() == [2.0**15, -(2.0**15)]
     small = np.full(4000, 2.0**-128)
     made = decoded(Natural(), small, library, "float32")
+    if not library.denormals:
+        assert not made.any()
+        return
     assert set(made.tolist()) == {0.0, 2.0**-126}
     assert abs(np.mean(made > 0) - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4000)
 

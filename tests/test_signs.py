@@ -167,7 +167,7 @@ def test_scaled_multiplies_and_leaves_its_input_alone(library: Library, inner: C
     parts, found = coded(Scaled(inner, 0.25), x)
     again = wide(found).copy()
     assert_close(found, 0.25 * wide(coded(inner, x)[1]), 1e-6)
-    found[...] = 7.0
+    overwrite(found, 7.0)
     assert bits(x) == before
     assert np.array_equal(wide(Scaled(inner, 0.25).decode(parts, Spec((12,)), ops_of(x))), again)
 

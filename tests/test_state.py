@@ -94,7 +94,7 @@ def test_changing_a_saved_state_changes_nothing(row: Row, library: Library) -> N
     for own in spoilt:
         for unit in own["units"].values():
             for _, x in walk(unit["leaves"]):
-                x[...] = 7
+                overwrite(x, 7)
     assert leaf_bits(simulator.state_dicts()) == leaf_bits(untouched)
     assert leaf_bits(resumed.state_dicts()) == leaf_bits(untouched)
 

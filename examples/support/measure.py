@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hvd_compress.contract import Mean, sent_bytes
-from hvd_compress.description.shapes import specs_of_model
+from hvd_compress import Codec, Operator
+from hvd_compress.contract import AllGather, Mean, Spec, sent_bytes
 from hvd_compress.exchange import Phases, make_plan
 
 PARTS = ("step", "compute", "compress", "communicate")
@@ -71,16 +71,17 @@ def dense_bytes(parameter_bytes: Iterable[int], world_size: int) -> int:
     return sum(sent_bytes(Mean, nbytes, world_size) for nbytes in parameter_bytes)
 
 
-def planned_bytes(compressor: Any, model: Any, world_size: int, steps: int) -> int:
+def planned_bytes(compressor: Operator | Codec, variables: Sequence[Any], world_size: int, steps: int) -> int:
     """Return the bytes that one worker sends in the first steps, from shapes alone, since a graph counts nothing.
 
     Args:
         compressor: the method.
-        model: a Keras model, or what else `hvd_compress.describe` takes.
+        variables: of Keras, whose gradients are exchanged.
         world_size: number of workers.
         steps: how many.
     """
-    plan = make_plan(compressor, specs_of_model(model), world_size)
+    specs = [(v.path, Spec(tuple(v.shape), v.dtype, output_axis=-1)) for v in reversed(variables)]
+    plan = make_plan(compressor, specs, world_size)
     phases, of_phase, total = Phases.of(plan), {}, 0
     for step in range(steps):
         number = phases.number(step)
@@ -88,3 +89,16 @@ def planned_bytes(compressor: Any, model: Any, world_size: int, steps: int) -> i
             of_phase[number] = plan.wire_bytes(world_size, step)
         total += of_phase[number]
     return total
+
+
+def gathered_bytes(embedding: Any, rows: int, world_size: int) -> int:
+    """Return the bytes that one worker sends for the sparse gradient of an embedding of float32 in one step.
+
+    Args:
+        embedding: its variable.
+        rows: that one worker looks up.
+        world_size: number of workers.
+    """
+    number, values = 8, 4 * embedding.shape[-1]
+    placeholder = 1  # so that no worker sends nothing
+    return sent_bytes(AllGather, (number + values) * (rows + placeholder), world_size)

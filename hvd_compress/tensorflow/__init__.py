@@ -15,6 +15,7 @@ except ImportError as error:
     ) from error
 
 from ..horovod.open_mpi import tell_where_it_lies
+from .broadcast import broadcast_variables
 from .compression_state import CompressionState
 from .distributed_gradient_tape import DistributedGradientTape, PartialDistributedGradientTape
 from .distributed_optimizer import DistributedOptimizer
@@ -31,6 +32,7 @@ __all__ = [
     "GradientExchange",
     "PartialDistributedGradientTape",
     "VariableExchange",
+    "broadcast_variables",
     "join",
     *(name for name in dir(_stock) if not name.startswith("_") and name != "keras"),
 ]

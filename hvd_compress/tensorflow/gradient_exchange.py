@@ -24,6 +24,7 @@ from ..drivers.settings import ExchangeSettings, check_scales
 from ..errors import ConfigurationError, UsageError
 from ..exchange import Phases, Plan, check_agreement, make_plan
 from . import sparse
+from .graph_optimizer import keep
 from .origin import Origin
 from .transport import HorovodTransport
 from .worker import GraphWorker, Moment
@@ -242,12 +243,12 @@ class GradientExchange(tf.Module):
         ]
         complete(trips)
         # Every collective runs on every rank, also one whose result some rank has no use for.
-        anchors = transport.results if isinstance(transport, HorovodTransport) else []
-        with tf.control_dependencies(anchors):
-            means: dict[str, tf.Tensor] = {}
-            for bucket, trip in enumerate(trips):
-                means.update(self._worker.finish(bucket, trip.exchange))
-            return {name: tf.identity(mean) for name, mean in means.items()}
+        if isinstance(transport, HorovodTransport):
+            keep(transport.results)
+        means: dict[str, tf.Tensor] = {}
+        for bucket, trip in enumerate(trips):
+            means.update(self._worker.finish(bucket, trip.exchange))
+        return {name: tf.identity(mean) for name, mean in means.items()}
 
     def _way(self, step: tf.Tensor, rate: tf.Tensor | None) -> tf.Tensor:
         """Return the number of the branch for this step."""

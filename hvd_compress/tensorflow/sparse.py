@@ -7,6 +7,8 @@ from typing import Any
 import horovod.tensorflow as stock
 import tensorflow as tf
 
+from .graph_optimizer import keep, sealed
+
 # The row of a placeholder: Gloo never ends a gather of nothing, so every rank sends one, and all drop it.
 NO_ROW = -1
 
@@ -25,10 +27,11 @@ def gathered(gradient: tf.IndexedSlices, name: str, average: bool, process_set: 
     values = tf.concat([gradient.values, tf.zeros((1, *gradient.values.shape[1:]), gradient.values.dtype)], axis=0)
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in name)
     options = {"process_set": process_set, "ignore_name_scope": True}
-    all_rows = stock.allgather(rows, name=f"{safe}.rows", **options)
+    all_rows = stock.allgather(sealed(rows), name=f"{safe}.rows", **options)
     # Horovod does not move bfloat16; its bits it does.
     wire = tf.bitcast(values, tf.int16) if values.dtype == tf.bfloat16 else values
-    all_values = tf.bitcast(stock.allgather(wire, name=f"{safe}.values", **options), values.dtype)
+    all_values = tf.bitcast(stock.allgather(sealed(wire), name=f"{safe}.values", **options), values.dtype)
+    keep([all_rows, all_values])
     real = all_rows != NO_ROW
     kept = tf.boolean_mask(all_values, real)
     if average:

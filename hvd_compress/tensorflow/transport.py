@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ..contract import AllGather, AllToAll, Broadcast, Collective, Max, Mean, Sum, Swap
 from ..drivers import Transport
+from .graph_optimizer import sealed
 
 # What Horovod cannot move for TensorFlow travels as the bits of a type of the same width that it can.
 _CARRIED_AS = {tf.bfloat16: tf.int16}
@@ -23,8 +24,12 @@ _REDUCTIONS = {Mean: stock.Average, Sum: stock.Sum, Max: stock.Max}
 class HorovodTransport(Transport):
     """Horovod's collectives as operations of the graph that is being built, within one process set.
 
-    An operation runs once what it is given is there, and holds up no thread while it waits for other ranks; ranks
-    match operations by name, in whatever order they come. So no order in which a graph is executed can deadlock.
+    No order in which a graph is executed can deadlock. Every rank's graph holds the same collectives under the same
+    names, each of which runs (`sealed`, `keep`). A collective runs once what it is given is there, and holds up no
+    thread while it waits for other ranks, which match it by name, whatever came before. Of all that are waited for,
+    take one that needs the results of none of the others: every rank has asked for it, or is about to, so it ends. A name
+    is used again by the next step only, which starts after this one's collectives: it reads a clock and a step
+    count, in the order of the graph's side effects.
 
     Args:
         process_set: Horovod's.
@@ -46,10 +51,10 @@ class HorovodTransport(Transport):
         # Names inside an outer graph must not depend on where the graph was called from.
         options = {"name": _node_name(name), "process_set": self._process_set, "ignore_name_scope": True}
         if isinstance(request, (Mean, Sum, Max)):
-            result = stock.allreduce(tensor, op=_REDUCTIONS[type(request)], **options)
+            result = stock.allreduce(sealed(tensor), op=_REDUCTIONS[type(request)], **options)
             return self._kept(tf.ensure_shape(result, shape))
         carried = _CARRIED_AS.get(tensor.dtype, tensor.dtype)
-        wire = tensor if carried is tensor.dtype else tf.bitcast(tensor, carried)
+        wire = sealed(tensor if carried is tensor.dtype else tf.bitcast(tensor, carried))
         if isinstance(request, AllGather):
             result, shape = stock.allgather(wire, **options), (self._size, *shape)
         elif isinstance(request, AllToAll):

@@ -22,6 +22,8 @@ def stack(arrays: Sequence[Any]) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(arrays[0], torch.Tensor):
         return torch.stack(list(arrays))
+    if _is_tensorflow(arrays[0]):
+        return sys.modules["tensorflow"].stack(list(arrays))
     return np.stack(list(arrays))
 
 
@@ -46,10 +48,14 @@ def collective(kind: str, arrays: Sequence[Any], root: int = 0, partners: Sequen
 
 
 def _largest(arrays: Sequence[Any]) -> Any:
+    if _is_tensorflow(arrays[0]):
+        return sys.modules["tensorflow"].reduce_max(stack(arrays), axis=0)
     return np.asarray(stack(arrays).max(0)) if isinstance(arrays[0], np.ndarray) else stack(arrays).amax(0)
 
 
 def _sum(arrays: Sequence[Any]) -> Any:
+    if _is_tensorflow(arrays[0]):
+        return sys.modules["tensorflow"].reduce_sum(stack(arrays), axis=0)
     total = stack(arrays).sum(0, dtype=arrays[0].dtype)
     return np.asarray(total) if isinstance(total, np.generic) else total
 
@@ -81,6 +87,9 @@ def lockstep(exchanges: Sequence[Generator[Any, Any, Any]]) -> tuple[list[Any], 
 def _batched(request: Any) -> Any:
     """Return the answer of local work on a matrix that a driver may do for several workers' units at once."""
     assert type(request).__name__ == "Batched" and request.operation == "orthonormal_rows", "no local round"
+    if _is_tensorflow(request.array):
+        tf = sys.modules["tensorflow"]
+        return tf.transpose(tf.linalg.qr(tf.transpose(request.array))[0])
     library = np if isinstance(request.array, np.ndarray) else sys.modules["torch"]
     return library.linalg.qr(request.array.T)[0].T
 
@@ -88,7 +97,7 @@ def _batched(request: Any) -> Any:
 def _describe(requests: Sequence[Any]) -> list[Asked]:
     """Return the collectives of a round; local work is not one."""
     return [
-        Asked(type(r).__name__, int(np.prod(r.array.shape)), str(r.array.dtype).removeprefix("torch."))
+        Asked(type(r).__name__, int(np.prod(r.array.shape)), _dtype(r.array))
         for r in requests
         if hasattr(r, "array")
     ]
@@ -99,3 +108,11 @@ def _answer(part: Sequence[Any]) -> list[Any]:
         return [request.work() for request in part]
     root, partners = getattr(part[0], "root", 0), [getattr(request, "partner", 0) for request in part]
     return collective(type(part[0]).__name__, [request.array for request in part], root, partners)
+
+
+def _dtype(array: Any) -> str:
+    return str(array.dtype.name) if _is_tensorflow(array) else str(array.dtype).removeprefix("torch.")
+
+
+def _is_tensorflow(array: Any) -> bool:
+    return type(array).__module__.startswith("tensorflow.")

@@ -14,7 +14,7 @@ from ...contract import Scope
 from ...errors import ConfigurationError, RankDisagreementError
 from ...exchange.saved import declared_leaves, elementwise
 from ...tensorflow.gradient_exchange import GradientExchange
-from .distributed import gradient_exchange_of
+from .distributed import gradient_exchange_of, nested_optimizers
 from .horovod_callback import HorovodCallback
 from .synchronising import broadcast_variables, gather_objects
 
@@ -67,7 +67,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.broadcast_done:
             return
-        if not self.process_set.included() or self.process_set.size() == 1:
+        if not self.process_set.included():
             self.broadcast_done = True
             return
         ranks = list(self.process_set.ranks or range(stock.size()))
@@ -80,9 +80,9 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         if self._agree(groups, "begin", raising=False):
             self._send(groups, "begin")
         else:
-            # The step count decides when gradients are exchanged, so it must be equal before the first step.
-            common = [self.optimizer.iterations, self.optimizer.learning_rate] if self.optimizer is not None else []
-            self._send({"common": [v for v in common if isinstance(v, keras.Variable)]}, "begin")
+            # Accumulated gradients are exchanged at every so many steps: the count must be equal before the first one.
+            common = [v for v in self._innermost_variables() if v.name in ("iteration", "learning_rate")]
+            self._send({"common": common}, "begin")
             self._sent = set()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -122,6 +122,9 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
             "optimizer variables": [v for v in optimizer if _key(v) not in self._local],
             "compression state": [] if exchange is None else replicated_variables(exchange, self.process_set.size()),
         }
+
+    def _innermost_variables(self) -> list[Any]:
+        return [] if self.optimizer is None else list(nested_optimizers(self.optimizer)[-1].variables)
 
     def _agree(self, groups: Mapping[str, Sequence[Any]], when: str, raising: bool) -> bool:
         """Return whether all ranks have variables of the same shapes and element types."""

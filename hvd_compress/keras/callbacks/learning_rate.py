@@ -12,6 +12,7 @@ from ...errors import ConfigurationError
 from . import momentum_correction as correction
 from .distributed import nested_optimizers
 from .horovod_callback import HorovodCallback
+from .synchronising import array_of
 
 
 class LearningRateCallback(HorovodCallback):
@@ -87,7 +88,7 @@ class LearningRateCallback(HorovodCallback):
     @property
     def learning_rate(self) -> float:
         """The optimizer's learning rate."""
-        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        return float(array_of(nested_optimizers(self.optimizer)[-1].learning_rate))
 
     def _set(self, epoch: float) -> None:
         old, new = self.learning_rate, self.initial_lr * self.multiplier_at(epoch)

@@ -259,7 +259,7 @@ def frozen_layers_are_left_out() -> None:
         fit(made, 3, batches=batches)
         assert np.array_equal(made.get_layer("first").kernel.numpy(), frozen)
         trained.append(weights(made))
-    assert list(trained[0]) == ["last/kernel", "last/bias"]
+    assert list(trained[0]) == ["small/last/kernel", "small/last/bias"]
     assert_close(trained[0], trained[1], EXACT)
 
 
@@ -289,12 +289,13 @@ def embeddings_equal_one_process_on_the_joined_batch(sparse_as_dense: bool) -> N
         parts = [words(rank, step) for rank in range(stock.size())]
         return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
-    here = compiled(_with_words(), distributed(optimizers.Adam(0.05), sparse_as_dense=sparse_as_dense))
+    here = compiled(_with_words(), distributed(optimizers.SGD(0.5, momentum=0.9), sparse_as_dense=sparse_as_dense))
     fit(here, 3, batches=lambda step: words(stock.rank(), step))
-    alone = compiled(_with_words(), optimizers.Adam(0.05))
+    alone = compiled(_with_words(), optimizers.SGD(0.5, momentum=0.9))
     fit(alone, 3, batches=together)
     assert_close(weights(here), weights(alone), EXACT)
-    assert ("words/embeddings" in here.optimizer.variable_exchange.exchange.plan.description) == sparse_as_dense
+    compressed = {name for unit in here.optimizer.variable_exchange.exchange.plan.units for name, _ in unit.parameters}
+    assert ("text/words/embeddings" in compressed) == sparse_as_dense
 
 
 # --- arguments ---
@@ -348,10 +349,10 @@ def local_variables_and_layers_stay_with_their_rank() -> None:
     alone = compiled(model("float64"), optimizers.SGD(0.1))
     fit(alone, 1)
     found, own_step = weights(made), weights(alone)
-    assert_close({"k": found["first/kernel"]}, {"k": own_step["first/kernel"]}, EXACT)
-    shared = {name: x for name, x in found.items() if name.startswith("last")}
+    assert_close({"k": found["small/first/kernel"]}, {"k": own_step["small/first/kernel"]}, EXACT)
+    shared = {name: x for name, x in found.items() if "/last/" in name}
     assert_equal_on_ranks(shared)
-    kernels = gathered(found["first/kernel"].numpy())
+    kernels = gathered(found["small/first/kernel"].numpy())
     assert not np.array_equal(kernels[0], kernels[-1])
 
 
@@ -425,14 +426,10 @@ def wrong_uses_say_what_to_do_instead() -> None:
 @check()
 def groups_of_optimizers_are_made_distributed_one_by_one() -> None:
     chosen = {"first": distributed(optimizers.SGD(0.1)), "last": distributed(optimizers.Adam(0.01))}
-    here = compiled(
-        model("float64"), optimizers.MultiOptimizer(lambda variable: chosen[variable.path.partition("/")[0]])
-    )
+    here = compiled(model("float64"), optimizers.MultiOptimizer(lambda variable: chosen[variable.path.split("/")[-2]]))
     fit(here, 2)
     plain = {"first": optimizers.SGD(0.1), "last": optimizers.Adam(0.01)}
-    alone = compiled(
-        model("float64"), optimizers.MultiOptimizer(lambda variable: plain[variable.path.partition("/")[0]])
-    )
+    alone = compiled(model("float64"), optimizers.MultiOptimizer(lambda variable: plain[variable.path.split("/")[-2]]))
     fit(alone, 2, batches=joined)
     assert_close(weights(here), weights(alone), EXACT)
 
@@ -448,11 +445,14 @@ def ranks_that_differ_in_the_compressor_are_told_so() -> None:
 
 @check(min_ranks=2)
 def replicas_that_differ_are_told_so() -> None:
-    from hvd_compress import ReplicaDivergenceError
-
     made = compiled(model(seed=stock.rank()), distributed(optimizers.SGD(0.1)))
-    with raises(ReplicaDivergenceError, "first/kernel"):
+    try:
         fit(made, 2)
+    except tf.errors.OpError as error:  # what comes out of a graph that Keras has made
+        assert "ReplicaDivergenceError" in error.message and "small/first/kernel" in error.message, error
+        assert "broadcast" in error.message
+    else:
+        raise AssertionError("nothing was raised")
 
 
 @check()

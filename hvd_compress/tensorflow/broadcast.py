@@ -1,0 +1,26 @@
+"""broadcast_variables: Horovod's, also for variables of Keras 3, which Horovod's own does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import horovod.tensorflow as stock
+import tensorflow as tf
+
+from .variable_exchange import Variable
+
+
+def broadcast_variables(
+    variables: Iterable[Variable], root_rank: int, process_set: Any = stock.global_process_set, inplace: bool = False
+) -> Any:
+    """Give variables the values that they have on one rank; all ranks of the process set call it.
+
+    Args:
+        variables: of TensorFlow or Keras, built; equally many on all ranks, with equal shapes.
+        root_rank: whose values all ranks get.
+        process_set: Horovod's.
+        inplace: broadcast without temporary memory.
+    """
+    inner = [v if isinstance(v, tf.Variable) or not hasattr(v, "value") else v.value for v in variables]
+    return stock.broadcast_variables(inner, root_rank, process_set=process_set, inplace=inplace)

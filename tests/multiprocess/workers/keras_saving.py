@@ -1,0 +1,178 @@
+"""Compression state in `.keras` files and in TensorFlow's checkpoints."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import horovod.tensorflow as stock
+import keras
+import tensorflow as tf
+
+import hvd_compress.keras as hvd
+from hvd_compress import QSGD, AllGather, ConfigurationError, DistEFBlockSGD, PowerSGD, ScaleCom
+
+from .harness import check
+from .keras_models import compiled, distributed, fit, memory, model, weights
+from .tensorflow_common import assert_equal_on_ranks, assert_same_bits, gathered, raises
+
+optimizers = keras.optimizers
+
+COMPRESSORS = {
+    "powersgd": PowerSGD(rank=2),
+    "scalecom": ScaleCom(chunk=4, min_size=0),
+    "dist-ef": DistEFBlockSGD(),
+    "qsgd": AllGather(QSGD()),
+}
+
+
+def _adam() -> Any:
+    return optimizers.Adam(0.05)
+
+
+def _scaled() -> Any:
+    return optimizers.LossScaleOptimizer(_adam(), initial_scale=64.0)
+
+
+def _trained(compressor: Any, plain: Callable[[], Any] = _adam) -> keras.Model:
+    made = compiled(model(), distributed(plain(), compressor))
+    fit(made, 3)
+    return made
+
+
+def _everything(made: keras.Model) -> dict[str, Any]:
+    return {**weights(made), **memory(made.optimizer)}
+
+
+def _loaded(path: Path, compression: Any, **options: Any) -> keras.Model:
+    return hvd.load_model(path, compression=compression, allow_larger=True, **options)
+
+
+@check(cases=COMPRESSORS)
+def a_loaded_model_goes_on_as_if_uninterrupted(name: str) -> None:
+    _goes_on(COMPRESSORS[name], _adam)
+
+
+@check()
+def a_loaded_model_with_loss_scaling_goes_on_as_if_uninterrupted() -> None:
+    _goes_on(PowerSGD(rank=2), _scaled)
+
+
+def _goes_on(compressor: Any, plain: Callable[[], Any]) -> None:
+    made = _trained(compressor, plain)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        made.save(path)
+        fit(made, 3, first=3)
+        expected = _everything(made)
+        loaded = _loaded(path, compressor)
+        # It can be saved again before its first step.
+        again = Path(folder) / "again.keras"
+        loaded.save(again)
+        for other in (loaded, _loaded(again, compressor)):
+            fit(other, 3, first=3)
+            assert_same_bits(_everything(other), expected)
+    assert_equal_on_ranks(weights(made))
+
+
+@check(cases=["adam", "loss-scale"])
+def a_file_loads_without_us(plain: str) -> None:
+    made = _trained(PowerSGD(rank=2), {"adam": _adam, "loss-scale": _scaled}[plain])
+    before = compiled(model(), {"adam": _adam, "loss-scale": _scaled}[plain]())
+    assert type(made.optimizer) is type(before.optimizer)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        made.save(path)
+        loaded = keras.models.load_model(path)
+    assert_same_bits(weights(loaded), weights(made))
+    for found, right in zip(loaded.optimizer.variables, made.optimizer.variables, strict=True):
+        assert_same_bits({"": tf.constant(found.numpy())}, {"": tf.constant(right.numpy())})
+    assert not hasattr(loaded.optimizer, "variable_exchange")
+    if stock.rank() == 0:  # nothing waits for other ranks
+        fit(loaded, 1, first=3)
+
+
+@check(min_ranks=2)
+def the_file_of_another_rank_is_refused_on_all_ranks() -> None:
+    made = _trained(PowerSGD(rank=2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = _shared(Path(folder))
+        if stock.rank() == 0:
+            made.save(path)
+        gathered("saved")
+        loaded = _loaded(path, PowerSGD(rank=2))
+        with raises(ConfigurationError, "Rank 1", "rank=0"):
+            fit(loaded, 1)
+        fresh = _loaded(path, PowerSGD(rank=2), compression_state=False)
+        fit(fresh, 1, first=3)
+        assert fresh.optimizer.variable_exchange.exchange.step == 1
+        assert_equal_on_ranks(weights(fresh))
+        gathered("used")
+
+
+def _shared(folder: Path) -> Path:
+    """Return the same path on all ranks of this machine."""
+    return Path(gathered(str(folder))[0]) / "model.keras"
+
+
+@check()
+def a_file_of_another_compressor_is_refused() -> None:
+    made = _trained(PowerSGD(rank=2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        made.save(path)
+        loaded = _loaded(path, PowerSGD(rank=3))
+        with raises(ConfigurationError, "PowerSGD(rank=2)", "PowerSGD(rank=3)"):
+            fit(loaded, 1)
+
+
+@check()
+def a_file_without_compression_state_says_so() -> None:
+    plain = compiled(model(), _adam())
+    fit(plain, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        plain.save(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _loaded(path, PowerSGD(rank=2))
+        assert any("holds no compression state" in str(w.message) for w in caught)
+        for quiet in (_loaded(path, None), _loaded(path, PowerSGD(rank=2), compression_state=False)):
+            fit(quiet, 1, first=1)
+        weightless = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+        weightless.save(path)
+        with raises(ConfigurationError, "without an optimizer"):
+            _loaded(path, None)
+        with raises(ConfigurationError, "legacy_opts"):
+            hvd.load_model(path, legacy_opts=True)
+
+
+@check(cases=["adam", "loss-scale"])
+def a_checkpoint_goes_on_as_if_uninterrupted(plain: str) -> None:
+    make = {"adam": _adam, "loss-scale": _scaled}[plain]
+    made = _trained(PowerSGD(rank=2), make)
+    with tempfile.TemporaryDirectory() as folder:
+        path = tf.train.Checkpoint(model=made, optimizer=made.optimizer).save(f"{folder}/state")
+        fit(made, 3, first=3)
+        expected = _everything(made)
+        other = compiled(model(seed=50 + stock.rank()), distributed(make(), PowerSGD(rank=2)))
+        # Nothing of the optimizer or its compressor exists yet: it is restored when it is made.
+        tf.train.Checkpoint(model=other, optimizer=other.optimizer).restore(path)
+        fit(other, 3, first=3)
+    assert_same_bits(_everything(other), expected)
+
+
+@check(min_ranks=2)
+def the_checkpoint_of_another_rank_is_refused_on_all_ranks() -> None:
+    made = _trained(PowerSGD(rank=2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = tf.train.Checkpoint(model=made, optimizer=made.optimizer).save(f"{folder}/state")
+        other = compiled(model(), distributed(_adam(), PowerSGD(rank=2)))
+        shared = gathered(path)[0]
+        tf.train.Checkpoint(model=other, optimizer=other.optimizer).restore(shared)
+        with raises(ConfigurationError, "Rank 1", "rank=0"):
+            fit(other, 1)
+        gathered("used")
