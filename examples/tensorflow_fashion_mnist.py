@@ -62,8 +62,9 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     )
     optimizer = keras.optimizers.SGD(rate, chosen.momentum, chosen.nesterov, chosen.decoupled_weight_decay)
     optimizer.build(model.trainable_variables)
-    hvd.broadcast_variables(model.variables, root_rank=0)
-    hvd.broadcast_variables(optimizer.variables, root_rank=0)
+    # TensorFlow's variables: plain Horovod does not take Keras's.
+    weights = [v.value for v in model.trainable_variables]
+    hvd.broadcast_variables([v.value for v in (*model.variables, *optimizer.variables)], root_rank=0)
 
     @tf.function
     def train_step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -75,7 +76,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             compression=args.method,  # (2) was: hvd.Compression.none or hvd.Compression.fp16
             learning_rate=optimizer,  # (2) new
         )
-        gradients = tape.gradient(loss, model.trainable_variables)
+        gradients = tape.gradient(loss, weights)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 

@@ -45,7 +45,8 @@ def loss_of(model: keras.Model, words: tf.Tensor, following: tf.Tensor) -> tf.Te
 
 def perplexity(model: keras.Model, validation: tf.data.Dataset) -> float:
     """Of the validation text; every rank looks at its part of it."""
-    losses = [loss_of(model, words, following) for words, following in validation]
+    loss = tf.function(loss_of)
+    losses = [loss(model, words, following) for words, following in validation]
     return math.exp(float(hvd.allreduce(tf.reduce_mean(losses), name="validation")))
 
 
@@ -65,8 +66,9 @@ def train(args: argparse.Namespace) -> None:
     validation = batches(corpus.validation, args.length, args.batch_size)
     model, optimizer = make_model(len(corpus.vocabulary), args.width), keras.optimizers.Adam(args.lr)
     optimizer.build(model.trainable_variables)
-    hvd.broadcast_variables(model.variables, root_rank=0)
-    hvd.broadcast_variables(optimizer.variables, root_rank=0)
+    # TensorFlow's variables: plain Horovod does not take Keras's.
+    weights = [v.value for v in model.trainable_variables]
+    hvd.broadcast_variables([v.value for v in (*model.variables, *optimizer.variables)], root_rank=0)
 
     @tf.function
     def train_step(words: tf.Tensor, following: tf.Tensor) -> tf.Tensor:
@@ -77,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
             compression=args.method,  # (2) was: hvd.Compression.none or hvd.Compression.fp16
             sparse_as_dense=args.sparse_as_dense,
         )
-        gradients = tape.gradient(loss, model.trainable_variables)
+        gradients = tape.gradient(loss, weights)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 

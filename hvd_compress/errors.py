@@ -4,6 +4,10 @@
 class CompressionError(Exception):
     """Base of every error that hvd_compress raises on purpose."""
 
+    # Where it is raised while `tf.function` traces, TensorFlow makes it anew to add the user's line to the message; it
+    # keeps the class of errors that are made as plain exceptions are, and makes something else of all others.
+    __init__ = Exception.__init__
+
 
 class ConfigurationError(CompressionError, ValueError):
     """An argument has a value that cannot be honoured."""

@@ -63,6 +63,11 @@ def bits(x: Any) -> bytes:
     return np.ascontiguousarray(x).tobytes()
 
 
+def whole(x: Any) -> list[int]:
+    """Return an array of whole numbers as a list."""
+    return [int(n) for n in wide(x).ravel()]
+
+
 def overwrite(x: Any, value: float) -> None:
     """Put `value` everywhere in x, as its owner may; a tensor of TensorFlow never changes."""
     if not is_tensorflow(x):

@@ -32,17 +32,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows, law), *_on_cuda(rows, 2)])
         return
     if {"row", "library"} <= names:
-        rare = in_turn(_on(TENSORFLOW, rows), law, TENSORFLOW_SHARE)
+        rare = [] if _mutable(metafunc) else in_turn(_on(TENSORFLOW, rows), law, TENSORFLOW_SHARE)
         often = [_pair(row, library) for library in (NUMPY, TORCH) for row in _on(library, rows)]
         pairs = [*often, *(_pair(row, TENSORFLOW) for row in rare)]
         metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
     elif "row" in names:
         metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
     elif "library" in names:
+        hosts = [lib for lib in HOST if lib is not TENSORFLOW or not _mutable(metafunc)]
         cuda = pytest.param(CUDA, id="cuda", marks=[pytest.mark.cuda, NO_DEVICE])
-        metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in HOST), cuda])
+        metafunc.parametrize("library", [*(pytest.param(lib, id=lib.name) for lib in hosts), cuda])
     if "world_size" in names:
         metafunc.parametrize("world_size", WORLD_SIZES, ids=lambda n: f"W{n}")
+
+
+def _mutable(metafunc: pytest.Metafunc) -> bool:
+    """Return whether the test is of what happens to memory, where TensorFlow's tensors never change."""
+    return metafunc.definition.get_closest_marker("mutable") is not None
 
 
 def _parametrized(metafunc: pytest.Metafunc) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from cases import Library, Row, bits_of, normal_gradients, recorded, simulator_of
 
@@ -21,6 +22,7 @@ def overlap(x: Any, y: Any) -> bool:
     return np.shares_memory(x, y)
 
 
+@pytest.mark.mutable
 def test_gradients_are_left_untouched(row: Row, library: Library) -> None:
     for world_size in WORLDS:
         simulator = simulator_of(row, world_size, library, decay=True)
@@ -31,6 +33,7 @@ def test_gradients_are_left_untouched(row: Row, library: Library) -> None:
             assert [bits_of(own) for own in gradients] == before
 
 
+@pytest.mark.mutable
 def test_nothing_that_comes_out_is_shared(row: Row, library: Library) -> None:
     """Means have no element in common with gradients, with state, with one another or with another rank's."""
     for world_size in WORLDS:
@@ -50,6 +53,7 @@ def _leaves(state: dict[str, Any]) -> list[Any]:
     return [x for value in state.values() for x in (_leaves(value) if isinstance(value, dict) else [value])]
 
 
+@pytest.mark.mutable
 def test_what_the_caller_does_with_arrays_afterwards_makes_no_difference(row: Row, library: Library) -> None:
     """Optimizers overwrite gradients and updates in place; the next steps must not notice."""
     careless = simulator_of(row, W, library, decay=True)
@@ -59,4 +63,4 @@ def test_what_the_caller_does_with_arrays_afterwards_makes_no_difference(row: Ro
         assert [bits_of(own) for own in means] == recorded(row, library, W).means[step]
         for own in (*gradients, *means):
             for x in own.values():
-                overwrite(x, float("nan"))
+                x[...] = float("nan")

@@ -98,7 +98,7 @@ RULES = {
         "keras",
         "warning",
         "without reducing any gradient",
-        "DistributedGradientTape",
+        "import hvd_compress.keras as hvd",
         True,
     ),
     "no Horovod": (changed(horovod=Horovod()), "horovod", "error", "not installed", "make setup", False),

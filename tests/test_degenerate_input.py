@@ -120,6 +120,7 @@ def test_rank_deficient_gradients(row: Row, library: Library) -> None:
             assert np.isfinite(wide(x)).all(), name
 
 
+@pytest.mark.mutable
 def test_layout_in_memory_does_not_matter(row: Row, library: Library) -> None:
     """Strided and transposed gradients, and channels-last ones, give what contiguous ones give."""
     plain, strided = simulator_of(row, W, library), simulator_of(row, W, library)

@@ -123,11 +123,12 @@ def test_what_is_no_request_is_refused() -> None:
         fuse([(0, Wish(), ops_of(Wish.array))])  # type: ignore[list-item]
 
 
+@pytest.mark.mutable
 def test_a_buffer_that_was_joined_may_be_overwritten_and_one_that_was_not_only_if_it_says_so(library: Library) -> None:
     x, y = library.array(np.ones(2)), library.array(np.ones(3))
     (alone,) = fuse([(0, Mean(x), ops_of(x))])
     (donated,) = fuse([(0, Mean(x, donate=True), ops_of(x))])
     (joined,) = fuse([(0, Mean(x), ops_of(x)), (1, Mean(y), ops_of(y))])
     assert [f.request.donate for f in (alone, donated, joined)] == [False, True, True]
-    overwrite(joined.request.array, 5)
+    joined.request.array[...] = 5
     assert bits(x) == bits(library.array(np.ones(2)))

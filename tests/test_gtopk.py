@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Library, assert_close, bits, wide
+from cases import Library, assert_close, bits, whole, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.averaging import average
@@ -46,9 +46,8 @@ def check_against_the_paper(library: Library, xs: list[np.ndarray], k: int) -> N
         assert_close(outcome.mean, mean, 1e-14)
         assert_close(outcome.rest, x - sent, 1e-14)
         assert bits(outcome.mean) == bits(outcomes[0].mean)
-        assert (
-            set(np.flatnonzero(mean)) <= set(outcome.positions.tolist()) and len(set(outcome.positions.tolist())) == k
-        )
+        sent_from = set(whole(outcome.positions))
+        assert set(np.flatnonzero(mean)) <= sent_from and len(sent_from) == k
 
 
 @given(world=st.integers(1, 13), size=st.integers(1, 40), data=st.data(), seed=st.integers(0, 99))

@@ -77,7 +77,8 @@ def run(graph: GraphSimulator, eager: hc.Simulator, row: Row) -> None:
         expected = saved_by_name(saved)
         assert leaves.keys() == expected.keys()
         for key, x in leaves.items():
-            check_alike(x, expected[key], f"state {key}")
+            # A variable has its parameter's shape also where one parameter alone makes a joined, flat unit.
+            check_alike(x, wide(expected[key]).reshape(x.shape), f"state {key}")
     assert graph.traces == 1
 
 
@@ -85,7 +86,7 @@ ON_TENSORFLOW = [row for row in ROWS if "tensorflow" in row.libraries]
 CASES = [
     pytest.param(row, world, id=f"{row.id}-W{world}")
     for index, row in enumerate(ON_TENSORFLOW)
-    for world in chosen(WORLD_SIZES if EVERY else (2, 3, 1), "graph", index)
+    for world in chosen(WORLD_SIZES if EVERY else (2, 1, 3, 1, 2), "graph", index)
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMPY, TORCH, Library, assert_close, bits, normal_gradients, wide
+from cases import NUMPY, TORCH, Library, assert_close, bits, normal_gradients, overwrite, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.dist_ef import block_sign, dist_ef, pieces, shard_blocks

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import NUMPY, TORCH, Library, assert_close, bits, dtype_of, wide
+from cases import NUMPY, TORCH, Library, assert_close, bits, dtype_of, whole, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.averaging import average
@@ -54,7 +54,7 @@ def test_positions_take_the_smallest_integers_that_hold_them(library: Library) -
         sent = to_wire(ends, size, ops)
         assert ops.dtype(sent) == dtype
         back = from_wire(sent, size, ops)
-        assert ops.dtype(back) == "int64" and back.tolist() == [0, size - 1]
+        assert ops.dtype(back) == "int64" and whole(back) == [0, size - 1]
 
 
 @pytest.mark.parametrize(("received", "size"), [([0, 10], 10), ([-1, 3], 300), ([7, 300], 300), ([255], 255)])
@@ -82,7 +82,7 @@ def test_a_position_beyond_a_partial_chunk_is_refused(library: Library) -> None:
     x = library.array(normal(1, shape=(101,)))
     ops, codec = ops_of(x), TopK(0.1, "chunked")
     positions, values = codec.encode(x, ops)
-    assert positions.tolist()[-1] == 0
+    assert whole(positions)[-1] == 0
     with pytest.raises(CorruptPayloadError):
         codec.decode((positions + (ops.arange(11, ops.dtype(positions)) == 10), values), Spec((101,)), ops)
 
@@ -115,7 +115,7 @@ def test_selection_in_two_stages_is_exact(name: str, size: int, count: int, seed
     magnitudes[:40] += 3.0
     magnitudes[-40:] += 3.0
     x = Library(name).array(magnitudes, "float64")
-    found = largest(x, count, ops_of(x)).tolist()
+    found = whole(largest(x, count, ops_of(x)))
     assert found == sorted(top_k(magnitudes, count))
 
 
@@ -124,15 +124,15 @@ def test_selection_in_two_stages_finds_nan_and_infinities(library: Library) -> N
     bad = [0, 17, 18, 2500, 4999]
     magnitudes[bad] = [np.nan, np.inf, np.nan, np.inf, np.nan]
     x = library.array(magnitudes)
-    assert largest(x, 5, ops_of(x)).tolist() == bad
-    assert set(bad) < set(largest(x, 50, ops_of(x)).tolist())
+    assert whole(largest(x, 5, ops_of(x))) == bad
+    assert set(bad) < set(whole(largest(x, 50, ops_of(x))))
 
 
 def test_ties_are_broken_in_some_way_but_only_among_equals(library: Library) -> None:
     for size in (90, 9000):
         values = np.repeat([3.0, -3.0, 1.0], size // 3)
         x = library.array(values)
-        found = largest(ops_of(x).abs(x), size // 2, ops_of(x)).tolist()
+        found = whole(largest(ops_of(x).abs(x), size // 2, ops_of(x)))
         assert len(set(found)) == size // 2
         assert all(abs(values[i]) == 3.0 for i in found)
 
@@ -143,7 +143,7 @@ def test_chunked_is_the_largest_of_every_chunk(name: str, size: int, chunk: int,
     x = np.abs(normal(seed, shape=(size,)))
     expected = [int(np.argmax(x[start : start + chunk])) for start in range(0, size, chunk)]
     array = Library(name).array(x, "float64")
-    assert largest_of_chunks(array, chunk, ops_of(array)).tolist() == expected
+    assert whole(largest_of_chunks(array, chunk, ops_of(array))) == expected
 
 
 @pytest.mark.parametrize("selection", ["exact", "chunked"])
@@ -158,7 +158,7 @@ def test_it_carries_what_it_says_and_nothing_else(library: Library, selection: A
         parts = codec.encode(x, ops, ("w", 0, 0))
         assert bits(x) == before
         assert [(part.shape[0], dtype_of(part)) for part in parts] == list(codec.payload(spec))
-        kept = random_k(wide(x).reshape(-1), codec.positions(parts, spec, ops).tolist()).reshape(shape)
+        kept = random_k(wide(x).reshape(-1), whole(codec.positions(parts, spec, ops))).reshape(shape)
         back = codec.decode(parts, spec, ops)
         assert dtype_of(back) == dtype
         assert_close(back, kept, 0.0)
@@ -200,11 +200,11 @@ def test_what_was_sent_is_told(library: Library, operator: Any) -> None:
         lockstep([operator.exchange(library.array(values, "float64"), {}, replace(context, feedback=keep))])[0][0]
         for keep in (True, False)
     )
-    sent = sorted(told.positions.tolist())
+    sent = sorted(whole(told.positions))
     assert len(sent) == 11
     assert_close(wide(told.mean).reshape(-1), random_k(values.reshape(-1), sent), 0.0)
     assert_close(told.rest, values - wide(told.mean), 0.0)
-    assert silent.rest is None and sorted(silent.positions.tolist()) == sent
+    assert silent.rest is None and sorted(whole(silent.positions)) == sent
 
 
 @pytest.mark.parametrize(

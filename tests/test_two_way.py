@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import TORCH, Library, assert_close, normal_gradients
+from cases import TORCH, Library, assert_close, normal_gradients, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.averaging import average
@@ -32,7 +32,7 @@ def test_encoded_averaged_and_encoded_again(library: Library, world_size: int, d
     form = FORMATS[dtype]
     served = average([rounded(part, form) for part in parts])
     assert_close(mean, served, form.unit_roundoff * 1.01, scale=float(np.abs(served).max()))
-    assert np.array_equal(rounded(np.asarray(mean.tolist()), form), np.asarray(mean.tolist()))
+    assert np.array_equal(rounded(wide(mean), form), wide(mean))
 
 
 def test_half_precision_is_summed_in_float32() -> None:

@@ -48,7 +48,8 @@ def of_keras(keras: str) -> Quirk | None:
         return None
     return Quirk(
         "with Keras 3 the stock `DistributedOptimizer` trains without reducing any gradient and says nothing",
-        "use `DistributedGradientTape` in a loop of your own, or `pip install tf_keras` and TF_USE_LEGACY_KERAS=1",
+        "use `import hvd_compress.keras as hvd`, whose `DistributedOptimizer` and callbacks work with Keras 3; or "
+        "`pip install tf_keras`, TF_USE_LEGACY_KERAS=1 and `import hvd_compress.tensorflow.keras as hvd`",
     )
 
 

@@ -90,7 +90,7 @@ class Attachment:
         self._applied = False
         self._apply(grads, None if trainable_variables is None else variables)
         if not self._applied:
-            raise self._not_exchanged()
+            raise UsageError(_not_exchanged(self._optimizer))
 
     def apply_filtered(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
         """Apply the gradients of the variables that have one."""
@@ -101,7 +101,7 @@ class Attachment:
             self._variables = None
         # Outside of graphs, a step that accumulates does not come by the exchange.
         if not (self._exchanged or self._optimizer.gradient_accumulation_steps):
-            raise self._not_exchanged()
+            raise UsageError(_not_exchanged(self._optimizer))
         self._applied = True
 
     def exchange_and_clip(self, grads: Sequence[Any]) -> Any:
@@ -121,13 +121,14 @@ class Attachment:
             means = self._exchange(given, self._variables, self._optimizer.learning_rate)
         return self._clip(means)
 
-    def _not_exchanged(self) -> UsageError:
-        return UsageError(
-            f"{type(self._optimizer).__name__} applied gradients without exchanging them, since its class does so in a "
-            "way of its own; exchange them by hvd.DistributedGradientTape of hvd_compress.tensorflow instead."
-        )
-
     def _multiplied(self, gradient: Any) -> Any:
         if isinstance(gradient, tf.IndexedSlices):
             return tf.IndexedSlices(gradient.values * self._factor, gradient.indices, gradient.dense_shape)
         return gradient * tf.cast(self._factor, gradient.dtype)
+
+
+def _not_exchanged(optimizer: Any) -> str:
+    return (
+        f"{type(optimizer).__name__} applied gradients without exchanging them, since its class does so in a way of "
+        "its own; exchange them by hvd.DistributedGradientTape of hvd_compress.tensorflow instead."
+    )

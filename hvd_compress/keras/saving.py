@@ -44,7 +44,12 @@ class SavedCompression(KerasSaveable):
         if saved is None:
             return
         arrays = [(name, path, array) for name, paths in saved.leaves.items() for path, array in paths.items()]
-        about = {"origin": saved.origin, "step": saved.step, "arrays": [[name, path] for name, path, _ in arrays]}
+        about = {
+            "origin": saved.origin,
+            "step": saved.step,
+            "names": saved.names,
+            "arrays": [[name, path] for name, path, _ in arrays],
+        }
         store[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         for number, (_, _, array) in enumerate(arrays):
             store[str(number)] = array
@@ -62,7 +67,7 @@ class SavedCompression(KerasSaveable):
         leaves: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
         for number, (name, path) in enumerate(about["arrays"]):
             leaves.setdefault(name, {})[path] = np.array(store[str(number)])
-        self._exchange.restore(SavedState(about["origin"], about["step"], leaves))
+        self._exchange.restore(SavedState(about["origin"], about["step"], tuple(about["names"]), leaves))
 
 
 def load_model(

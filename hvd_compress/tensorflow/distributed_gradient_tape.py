@@ -120,7 +120,16 @@ def PartialDistributedGradientTape(
 
     Args:
         gradtape: any `tf.GradientTape`.
-        device_dense: this and all the others as for `DistributedGradientTape`.
+        device_dense: as for `DistributedGradientTape`, like all arguments but `local_layers`.
+        device_sparse: see there.
+        compression: see there.
+        sparse_as_dense: see there.
+        op: see there.
+        gradient_predivide_factor: see there.
+        num_groups: see there.
+        groups: see there.
+        process_set: see there.
+        scale_local_gradients: see there.
         local_layers: a layer or a list of them; their trainable weights are local sources.
         options: the keyword arguments of `DistributedGradientTape` that Horovod has not.
 
@@ -169,8 +178,8 @@ class _DistributedTape:
         if isinstance(tape, _DistributedTape) or hasattr(tape, "register_local_source"):
             raise ConfigurationError("This tape is distributed already; wrap it once.")
         self._tape = tape
-        # Checked here, where the call is the user's, and used as the exchange is made.
-        self._template = VariableExchange(compression, **options)
+        # Arguments are checked here, where the call is the user's; every list of sources gets an exchange of its own.
+        self._compressor = VariableExchange(compression, **options).compressor
         self._options = options
         self._learning_rate = learning_rate
         self._state = state
@@ -254,16 +263,17 @@ class _DistributedTape:
         )
 
     def _make(self) -> VariableExchange:
+        exchange = VariableExchange(self._compressor, **self._options)
         for variable in self._local.values():
-            self._template.register_local(variable)
-        return self._template
+            exchange.register_local(variable)
+        return exchange
 
     def _asked(self) -> Asked:
         groups = self._options["groups"]
         told = groups if isinstance(groups, int) else tuple(tuple(id(v) for v in group) for group in groups)
         process_set = self._options["process_set"]
         rest = {**self._options, "groups": told, "process_set": None}
-        return Asked(self._template.compressor, tuple(rest.items()), process_set.process_set_id, frozenset(self._local))
+        return Asked(self._compressor, tuple(rest.items()), process_set.process_set_id, frozenset(self._local))
 
 
 def check_started() -> None:

@@ -254,7 +254,8 @@ class GradientExchange(tf.Module):
         """Return the number of the branch for this step."""
         number = tf.constant(0, tf.int32)
         if len(self._phases.first_steps) > 1:
-            number = tf.numpy_function(lambda now: np.int32(self._phases.number(int(now))), [step], tf.int32)
+            phases = self._phases  # TensorFlow keeps such functions for good: they must not keep this exchange
+            number = tf.numpy_function(lambda now: np.int32(phases.number(int(now))), [step], tf.int32)
             number = tf.ensure_shape(number, ())
         return number if rate is None else 2 * number + tf.cast(tf.equal(rate, 0.0), tf.int32)
 

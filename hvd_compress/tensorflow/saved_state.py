@@ -20,11 +20,13 @@ class SavedState:
     Args:
         origin: text of the exchange's `Origin`.
         step: steps done.
+        names: of the variables, in order: those of a model that was loaded from a file can differ from what they were.
         leaves: arrays by parameter or unit, and path of the leaf.
     """
 
     origin: str
     step: int
+    names: tuple[str, ...]
     leaves: Mapping[str, Mapping[str, np.ndarray[Any, Any]]]
 
     @classmethod
@@ -34,7 +36,7 @@ class SavedState:
             name: {path: np.array(variable.numpy()) for path, variable in paths.items()}
             for name, paths in exchange.state.variables_by_name.items()
         }
-        return cls(exchange.origin.serialize(), int(exchange.step.numpy()), leaves)
+        return cls(exchange.origin.serialize(), int(exchange.step.numpy()), exchange.names, leaves)
 
     def restore(self, exchange: GradientExchange) -> None:
         """Assign the state to an exchange; not where it is of another origin, which its `Origin` remembers or raises.

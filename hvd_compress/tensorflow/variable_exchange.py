@@ -83,6 +83,7 @@ class VariableExchange(tf.Module):
         self._scale_local_gradients = scale_local_gradients
         self._local: set[int] = set()
         self._waiting: SavedState | None = None
+        self._saved_names: tuple[str, ...] = ()
         self.exchange: GradientExchange | None = None
 
     @property
@@ -101,7 +102,7 @@ class VariableExchange(tf.Module):
             ConfigurationError: it does not fit; before the first step all ranks raise that together, at that step.
         """
         if self.exchange is None:
-            self._waiting = saved
+            self._waiting, self._saved_names = saved, tuple(saved.names)
         else:
             saved.restore(self.exchange)
 
@@ -130,6 +131,10 @@ class VariableExchange(tf.Module):
         if all(id(v) in self._local for v in variables):
             return results
         shared = [i for i, g in enumerate(gradients) if g is not None and id(variables[i]) not in self._local]
+        if len(self._saved_names) == len(shared):
+            # Plans and random numbers follow the names, which Keras changes when it loads a model.
+            for i, name in zip(shared, self._saved_names, strict=True):
+                names[i] = name
         given = {names[i]: self._shaped(gradients[i], variables[i]) for i in shared}
         if self._refusal is not None:
             raise ConfigurationError(self._refusal)

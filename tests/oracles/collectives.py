@@ -97,9 +97,7 @@ def _batched(request: Any) -> Any:
 def _describe(requests: Sequence[Any]) -> list[Asked]:
     """Return the collectives of a round; local work is not one."""
     return [
-        Asked(type(r).__name__, int(np.prod(r.array.shape)), _dtype(r.array))
-        for r in requests
-        if hasattr(r, "array")
+        Asked(type(r).__name__, int(np.prod(r.array.shape)), _dtype(r.array)) for r in requests if hasattr(r, "array")
     ]
 
 

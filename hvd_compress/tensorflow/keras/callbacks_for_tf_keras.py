@@ -1,7 +1,8 @@
 """Horovod's callbacks for tf_keras.
 
 Horovod hands them the module `keras.backend`, which is that of Keras 3 wherever both are installed, and lacks what they
-ask of it; they get the backend of tf_keras.
+ask of it; they get the backend of tf_keras. Its newer optimizers have their momentum as a plain number, which Horovod's
+cannot set for one step; there the velocities, which are variables, are scaled instead, which comes to the same.
 """
 
 from __future__ import annotations
@@ -35,8 +36,30 @@ def _with_backend(kind: type) -> Any:
     return type(kind.__name__, (kind,), {"__init__": __init__, "__doc__": kind.__doc__, "__module__": __name__})
 
 
+def _with_momentum(kind: Any) -> Any:
+    """Return a callback that sets learning rates, with a momentum correction that the newer optimizers can follow."""
+
+    def _adjust_learning_rate(self: Any, epoch: float) -> None:
+        optimizer = self.model.optimizer
+        if not self.momentum_correction or not isinstance(getattr(optimizer, "momentum", None), (int, float)):
+            kind._adjust_learning_rate(self, epoch)
+            return
+        old = float(self.backend.get_value(optimizer.lr))
+        self.momentum_correction = False
+        try:
+            kind._adjust_learning_rate(self, epoch)
+        finally:
+            self.momentum_correction = True
+        if old and optimizer.momentum:
+            for velocity in getattr(optimizer, "momentums", getattr(optimizer, "_momentums", ())):
+                velocity.assign(velocity * tf.cast(float(self.backend.get_value(optimizer.lr)) / old, velocity.dtype))
+
+    members = {"_adjust_learning_rate": _adjust_learning_rate, "__doc__": kind.__doc__, "__module__": __name__}
+    return type(kind.__name__, (kind,), members)
+
+
 BroadcastGlobalVariablesCallback = _with_backend(stock.BroadcastGlobalVariablesCallback)
 MetricAverageCallback = _with_backend(stock.MetricAverageCallback)
-LearningRateScheduleCallback = _with_backend(stock.LearningRateScheduleCallback)
-LearningRateWarmupCallback = _with_backend(stock.LearningRateWarmupCallback)
+LearningRateScheduleCallback = _with_momentum(_with_backend(stock.LearningRateScheduleCallback))
+LearningRateWarmupCallback = _with_momentum(_with_backend(stock.LearningRateWarmupCallback))
 BestModelCheckpoint = stock.BestModelCheckpoint

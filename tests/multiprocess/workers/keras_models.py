@@ -80,8 +80,10 @@ def fit(
 
 
 def weights(made: keras.Model) -> dict[str, Any]:
-    """Return copies of the trainable variables by path."""
-    return {variable.path: tf.constant(variable.numpy()) for variable in made.trainable_variables}
+    """Return copies of the trainable variables by layer and name: a model that is loaded has other paths."""
+    return {
+        "/".join(variable.path.split("/")[-2:]): tf.constant(variable.numpy()) for variable in made.trainable_variables
+    }
 
 
 def memory(optimizer: Any) -> dict[str, Any]:

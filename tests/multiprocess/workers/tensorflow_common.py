@@ -138,13 +138,19 @@ def raises(error: type[BaseException], *fragments: str) -> Iterator[None]:
 
 @contextmanager
 def counted_collectives() -> Iterator[dict[str, int]]:
-    """Count the collectives that are built into graphs, or run eagerly, within the block, and their bytes."""
+    """Count the collectives, and the bytes handed to them, that run in graphs built within the block."""
     counts = {"collectives": 0, "bytes": 0}
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-            counts["collectives"] += 1
-            counts["bytes"] += tensor.shape.num_elements() * tensor.dtype.size
+        def counted(tensor: tf.Tensor, *args: Any, **kwargs: Any) -> Any:
+            def count() -> np.int32:
+                counts["collectives"] += 1
+                counts["bytes"] += tensor.shape.num_elements() * tensor.dtype.size
+                return np.int32(0)
+
+            # Not when the graph is built: a branch that is built need not be taken.
+            with tf.control_dependencies([tf.numpy_function(count, [], tf.int32)]):
+                tensor = tf.identity(tensor)
             return function(tensor, *args, **kwargs)
 
         return counted

@@ -9,19 +9,23 @@ from typing import Any, final
 import horovod.tensorflow as stock
 import tensorflow as tf
 
-from hvd_compress import Simulator
+from hvd_compress import Cast, ConfigurationError, Identity, PowerSGD, Simulator, UsageError
 from hvd_compress.contract import walk
 
 from .families import BASIC, QUANTISED, SCALECOM, SIGNS, SKETCHED, SPARSE, SPECTRAL
 from .harness import check
+from .process_sets import SETS
 from .tensorflow_common import (
     SHAPES,
     Tensors,
     as_float64,
     assert_close,
     assert_equal_on_ranks,
+    counted_collectives,
     gradients,
     made_exchange,
+    mean_of,
+    raises,
     traced_once,
 )
 
@@ -126,3 +130,135 @@ def assert_same_state(exchange: Any, simulator: Simulator, tolerance: float) -> 
 def _reversed(own: Tensors) -> dict[str, Any]:
     """Return gradients as the driver plans them: last variable first, as backward makes them."""
     return dict(reversed(list(own.items())))
+
+
+# Of every family, and all kinds of phases.
+COUNTED = (
+    "powersgd",
+    "powersgd-alternate",
+    "powersgd-later",
+    "bf16",
+    "two-way",
+    "scalecom-chunked",
+    "scalecom-start-after",
+    "signs-block-sgdm-decay",
+    "quantised-shared-scale",
+    "sparse-gtopk",
+    "sparse-dgc-all-settings",
+    "sketched-default",
+    "spectral-gradiveq",
+)
+
+
+@check(cases=COUNTED)
+def bytes_are_as_planned(name: str) -> None:
+    """What is handed to Horovod at every step is what the plan says of that step."""
+    case = CASES[name]
+    exchange = made_exchange(case.compressor, case.gradients(0)[0])
+    step, size = traced_once(exchange), stock.size()
+    sent: dict[int, int] = {}
+    with counted_collectives() as counts:
+        for number in range(STEPS):
+            before = counts["bytes"]
+            own = case.gradients(number)[stock.rank()]
+            found = step(own, own, tf.constant(0.125, tf.float64))
+            assert_equal_on_ranks(found)
+            sent[number] = counts["bytes"] - before
+    for number, handed in sent.items():
+        traffic = [unit.operator.traffic(unit.spec, size, number) for unit in exchange.plan.units]
+        planned = sum(payload.nbytes for rounds in traffic for payloads in rounds for payload in payloads)
+        assert handed == (0 if size == 1 else planned), f"step {number}: {handed} bytes, {planned} are planned"
+
+
+@check(cases=["powersgd", "powersgd-alternate", "bf16", "sparse-gtopk"])
+def several_buckets_equal_the_simulator(name: str) -> None:
+    case = CASES[name]
+    exchange = made_exchange(case.compressor, gradients(0)[0], bucket_bytes=500)
+    simulator = Simulator(case.compressor, stock.size(), bucket_bytes=500, allow_larger=True)
+    step = traced_once(exchange)
+    for number in range(3):
+        everyone = gradients(number)
+        own = everyone[stock.rank()]
+        expected = simulator.step([_reversed(g) for g in everyone])[stock.rank()]
+        assert_close(step(own, own, tf.constant(0.125, tf.float64)), expected, case.tolerance)
+    assert exchange.plan.buckets == simulator.plan.buckets
+    assert len(exchange.plan.buckets) >= 4
+
+
+# One rounding for every rank's gradient and one for the mean, to the coarser of gradient and payload.
+PRECISION = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
+MEANS: dict[str, tuple[Any, str]] = {
+    "identity": (Identity(), "float64"),
+    "full-rank": (PowerSGD(rank=10**6, min_saving=0), "float64"),
+    "fp16": (Cast("float16"), "float16"),
+    "bf16": (Cast("bfloat16"), "bfloat16"),
+}
+
+
+@check(cases=[f"{compressor}-of-{dtype}" for compressor in MEANS for dtype in PRECISION])
+def means_are_right(case: str) -> None:
+    compressor, dtype = case.split("-of-")
+    exchange = made_exchange(MEANS[compressor][0], gradients(0, dtype=dtype)[0])
+    step = traced_once(exchange)
+    for number in range(2):
+        everyone = gradients(number, dtype=dtype)
+        own = everyone[stock.rank()]
+        found = step(own, own, tf.constant(0.125, tf.float64))
+        assert all(x.dtype.name == dtype for x in found.values())
+        assert_close(found, mean_of(everyone), max(PRECISION[dtype], PRECISION[MEANS[compressor][1]]))
+    assert_equal_on_ranks(found)
+
+
+@check(cases=["identity", "powersgd", "bf16"])
+def op_sum_and_predivide(name: str) -> None:
+    """A sum is the mean times a number; a factor of a power of two is taken out again exactly."""
+    compressor = CASES[name].compressor
+    own = gradients(0)[stock.rank()]
+    results = {}
+    for kind, changes in {"mean": {}, "sum": {"average": False}, "divided": {"gradient_predivide_factor": 4.0}}.items():
+        results[kind] = made_exchange(compressor, own, **changes)(own, own, None)
+    assert_close(results["sum"], {key: x * stock.size() for key, x in results["mean"].items()}, 1e-6)
+    assert_close(results["divided"], results["mean"], 1e-5)
+
+
+@check(min_ranks=3, cases=["identity", "powersgd", "bf16", "sparse-gtopk"])
+def process_set_of_some_ranks(name: str) -> None:
+    case, members = CASES[name], SETS["ends"].ranks
+    simulator = Simulator(case.compressor, len(members), allow_larger=True)
+    if stock.rank() in members:
+        exchange = made_exchange(case.compressor, gradients(0)[0], SETS["ends"])
+        step = traced_once(exchange)
+        for number in range(3):
+            everyone = gradients(number)
+            own = everyone[stock.rank()]
+            expected = simulator.step([_reversed(everyone[rank]) for rank in members])
+            found = step(own, own, tf.constant(0.125, tf.float64))
+            assert_close(found, expected[members.index(stock.rank())], case.tolerance)
+
+
+@check(min_ranks=2)
+def process_set_of_one_rank() -> None:
+    """It exchanges nothing with the others, who do not wait for it."""
+    if stock.rank() == stock.size() - 1:
+        exchange = made_exchange(PowerSGD(rank=2), gradients(0)[0], SETS["last"])
+        simulator = Simulator(PowerSGD(rank=2), 1, allow_larger=True)
+        for number in range(3):
+            own = gradients(number)[stock.rank()]
+            assert_close(exchange(own, own, None), simulator.step([_reversed(own)])[0], 3e-5)
+
+
+@check()
+def misuse_is_refused() -> None:
+    own = gradients(0)[stock.rank()]
+    exchange = made_exchange(CASES["signs-sgdm"].compressor, own)
+    with raises(ConfigurationError, "learning rate", "learning_rate=..."):
+        exchange(own, own, None)
+    with raises(UsageError, "['bias']"):
+        exchange({name: x for name, x in own.items() if name != "bias"}, own, 0.1)
+
+    @tf.function(autograph=False, jit_compile=True)
+    def compiled(own: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return exchange(own, own, 0.1)
+
+    with raises(ConfigurationError, "jit_compile=False"):
+        compiled(own)

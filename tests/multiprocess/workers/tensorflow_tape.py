@@ -59,9 +59,9 @@ MODES = ("eager", "traced")
 ONE_BUCKET = 1e6
 
 
-def variables(prefix: str = "", shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, tf.Variable]:
+def variables(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, tf.Variable]:
     """Return variables of zeros, equal on all ranks."""
-    return {name: tf.Variable(tf.zeros(shape), name=f"{prefix}{name}") for name, shape in shapes.items()}
+    return {name: tf.Variable(tf.zeros(shape), name=name) for name, shape in shapes.items()}
 
 
 def own(step: int, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, tf.Tensor]:
@@ -111,14 +111,15 @@ CASES: dict[str, Any] = {
 def equals_the_simulator(case: str) -> None:
     name, _, mode = case.rpartition("-")
     sources = variables()
-    step = stepper(mode, sources, compression=CASES[name], learning_rate=0.1)
+    step: Any = stepper(mode, sources, compression=CASES[name], learning_rate=0.1)
     simulator = Simulator(CASES[name], stock.size(), allow_larger=True, learning_rate=0.1)
     for number in range(4):
         found = step(own(number))
         assert_close(found, simulated(simulator, number), 3e-5)
+        # TensorFlow traces a function twice in the call that makes variables, and no call after that does.
+        traces = 0 if mode == "eager" else step.experimental_get_tracing_count()
+        assert traces <= 2, traces
     assert_equal_on_ranks(found)
-    if mode == "traced":
-        assert step.experimental_get_tracing_count() == 1
 
 
 @check()
@@ -264,7 +265,7 @@ def structures_and_arguments_of_gradient() -> None:
         loss = tf.reduce_sum(a * mine["matrix"]) + tf.reduce_sum(b * mine["bias"])
     tape = hvd.DistributedGradientTape(plain, allow_larger=True)
     assert isinstance(tape, tf.GradientTape)
-    assert tape.watched_variables() == (a, b)
+    assert {id(v) for v in tape.watched_variables()} == {id(a), id(b)}
     assert_close({"matrix": tape.gradient(loss, a)}, {"matrix": mean["matrix"]})
     nested = tape.gradient(loss, {"x": [a, (b, a)], "y": unused})
     assert nested["y"] is None and isinstance(nested["x"][1], tuple)
@@ -372,9 +373,9 @@ def another_compressor_for_the_same_variables() -> None:
     assert caught[0].filename == __file__, caught[0].filename
     state = hvd.CompressionState()
     taped(sources, own(0), compression=PowerSGD(rank=3), state=state)
-    with raises(UsageError, "PowerSGD(rank=3", "PowerSGD(rank=4"):
-        taped(sources, own(0), compression=PowerSGD(rank=4), state=state)
-    with raises(UsageError, "'new' are new" if False else "new"):
+    with raises(UsageError, "PowerSGD(rank=3", "PowerSGD(rank=1"):
+        taped(sources, own(0), compression=PowerSGD(rank=1), state=state)
+    with raises(UsageError, "['new'] are new"):
         more = {**sources, "other": tf.Variable(tf.zeros((3,)), name="new")}
         taped(more, {**own(0), "other": tf.ones((3,))}, compression=PowerSGD(rank=3), state=state)
 
@@ -528,6 +529,20 @@ def checkpoints_of_different_steps_are_refused() -> None:
 # --- ranks that differ ---
 
 
+def _one_of_two(without: bool) -> None:
+    sources = variables(shapes={"a": (3,), "b": (3,)})
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(sources["a"]) + (0.0 if without else tf.reduce_sum(sources["b"]))
+    hvd.DistributedGradientTape(tape).gradient(loss, dict(sources))
+
+
+def _any_of_one(without: bool) -> None:
+    v = tf.Variable(tf.zeros((3,)), name="b")
+    with tf.GradientTape() as tape:
+        loss = tf.constant(0.0) if without else tf.reduce_sum(v)
+    hvd.DistributedGradientTape(tape).gradient(loss, v)
+
+
 DIFFERENT: dict[str, tuple[Callable[[int], None], str]] = {
     "compressor": (lambda last: taped(variables(), own(0), compression=PowerSGD(rank=2 + last)), "PowerSGD(rank=3"),
     "shape": (
@@ -536,13 +551,10 @@ DIFFERENT: dict[str, tuple[Callable[[int], None], str]] = {
     ),
     "factor": (lambda last: taped(variables(), own(0), gradient_predivide_factor=1.0 + last), "factor=2.0"),
     "no-gradient": (
-        lambda last: (
-            hvd.DistributedGradientTape(tf.GradientTape()).gradient(tf.constant(1.0), tf.Variable(1.0))
-            if last
-            else taped(variables(shapes={"a": (3,)}), {"a": tf.ones((3,))})
-        ),
-        "nothing",
+        lambda last: _one_of_two(bool(last)),
+        "b: [3] float32",
     ),
+    "no-gradient-at-all": (lambda last: _any_of_one(bool(last)), "nothing"),
 }
 
 
@@ -634,7 +646,7 @@ def steps_in_a_loop_of_one_graph() -> None:
 @check()
 def two_tapes_in_one_graph_in_any_order() -> None:
     """As in a GAN: two exchanges of one step on different variables; ranks may run them in different orders."""
-    first, second = variables("first/"), variables("second/")
+    first, second = variables(), variables()
     options = {"compression": PowerSGD(rank=2)}
     for sources in (first, second):
         taped(sources, own(90), **options)
