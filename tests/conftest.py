@@ -11,7 +11,7 @@ import tensorflow as tf
 import torch
 from cases import CUDA, HOST, NUMPY, ROWS, TENSORFLOW, TORCH, WORLD_SIZES, Library, Row
 from hypothesis import settings
-from rotation import chosen, in_turn
+from rotation import TENSORFLOW_SHARE, chosen, in_turn
 
 settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("quick")
@@ -19,22 +19,18 @@ torch.set_num_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 
-# Of the rows, one in so many is tried in TensorFlow for each law.
-TENSORFLOW_SHARE = 4
-
 NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = set(metafunc.fixturenames) - _parametrized(metafunc)
-    rows, law = _held_to(metafunc), metafunc.definition.name
+    rows = _held_to(metafunc)
     if {"row", "library", "world_size"} <= names:
-        metafunc.parametrize(("row", "library", "world_size"), [*_worlds(rows, law), *_on_cuda(rows, 2)])
+        metafunc.parametrize(("row", "library", "world_size"), [*_worlds(metafunc, rows), *_on_cuda(rows, 2)])
         return
     if {"row", "library"} <= names:
-        rare = [] if _mutable(metafunc) else in_turn(_on(TENSORFLOW, rows), law, TENSORFLOW_SHARE)
         often = [_pair(row, library) for library in (NUMPY, TORCH) for row in _on(library, rows)]
-        pairs = [*often, *(_pair(row, TENSORFLOW) for row in rare)]
+        pairs = [*often, *(_pair(row, TENSORFLOW) for row in _in_tensorflow(metafunc, rows))]
         metafunc.parametrize(("row", "library"), [*pairs, *_on_cuda(rows)])
     elif "row" in names:
         metafunc.parametrize("row", [pytest.param(row, id=row.id) for row in rows])
@@ -72,14 +68,20 @@ def _pair(row: Row, library: Library, *more: int) -> object:
     return pytest.param(row, library, *more, id="-".join([row.id, library.name, *(f"W{world}" for world in more)]))
 
 
-def _worlds(rows: list[Row], law: str) -> list[object]:
+def _in_tensorflow(metafunc: pytest.Metafunc, rows: list[Row]) -> list[Row]:
+    """Return the rows that the test is tried for in TensorFlow."""
+    shown, law = _on(TENSORFLOW, rows), metafunc.definition
+    if _mutable(metafunc):
+        return []
+    return shown if law.get_closest_marker("complete") else in_turn(shown, law.name, TENSORFLOW_SHARE)
+
+
+def _worlds(metafunc: pytest.Metafunc, rows: list[Row]) -> list[object]:
     """Return every row on each of its libraries with every number of workers; in TensorFlow with one of them each."""
     often = [_pair(row, lib, n) for lib in (NUMPY, TORCH) for row in _on(lib, rows) for n in WORLD_SIZES]
-    rare = in_turn(list(enumerate(_on(TENSORFLOW, rows))), law, TENSORFLOW_SHARE)
-    return [
-        *often,
-        *(_pair(row, TENSORFLOW, n) for i, row in rare for n in chosen(WORLD_SIZES, law, i // TENSORFLOW_SHARE)),
-    ]
+    rare = enumerate(_in_tensorflow(metafunc, rows))
+    law = metafunc.definition.name
+    return [*often, *(_pair(row, TENSORFLOW, n) for i, row in rare for n in chosen(WORLD_SIZES, law, i))]
 
 
 def _on_cuda(rows: list[Row], *more: int) -> list[object]:

@@ -13,6 +13,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Of the rows, one in so many is tried in TensorFlow for each law.
+TENSORFLOW_SHARE = 8
+
 EVERY = os.environ.get("HVD_COMPRESS_TEST_EVERY") == "1"
 
 

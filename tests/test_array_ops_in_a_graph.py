@@ -41,6 +41,10 @@ def rebuilt(ops: ArrayOps, left: Any, values: Any, right: Any) -> Any:
 
 
 CASES = [
+    *(
+        Case(f"arange of {t}", lambda o, x, t=t: o.arange(5, t), [NOTHING])
+        for t in ("uint8", "int16", "int32", "int64", "float32", "float64")
+    ),
     *(Case(f"cast to {t}", lambda o, x, t=t: o.cast(x, t), [ODD[:4]]) for t in ("float16", "float32", "float64")),
     Case("cast to whole numbers", lambda o, x: o.cast(x, "int32"), [np.float32([1.9, -1.9, 0.0])]),
     Case("padded", lambda o, x: o.padded(x, 30), [NUMBERS]),

@@ -7,10 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Library, assert_close, bits, dtype_of, normal_gradients, public_compressors
+import tensorflow as tf
+from cases import TENSORFLOW, Library, assert_close, bits, dtype_of, normal_gradients, public_compressors, wide
 
 import hvd_compress
-from hvd_compress import Cast, Codec, ErrorFeedback, Identity, Operator, PowerSGD, Simulator, Spec, StockOptimizerError
+from hvd_compress import (
+    QSGD,
+    BlockSign,
+    Cast,
+    Codec,
+    ErrorFeedback,
+    Identity,
+    Natural,
+    OneBit,
+    Operator,
+    PowerSGD,
+    Simulator,
+    Spec,
+    Spectral,
+    StockOptimizerError,
+    TernGrad,
+    TopK,
+)
 from hvd_compress.contract import Key
 from hvd_compress.ops import ArrayOps
 
@@ -119,3 +137,27 @@ def test_an_operators_instance_says_it_too() -> None:
 def test_what_is_no_array_is_refused() -> None:
     with pytest.raises(hvd_compress.ConfigurationError, match="list is not a supported array"):
         Cast.compress([1.0, 2.0])
+
+
+ALL_CODECS = [*CODECS, QSGD(7), TernGrad(), Natural(), BlockSign(), OneBit(), TopK(0.2, min_size=0), Spectral(rank=2)]
+
+
+@pytest.mark.parametrize("codec", ALL_CODECS, ids=repr)
+@pytest.mark.parametrize("shape", [(), (7,), (5, 3)], ids=str)
+def test_there_and_back_inside_a_graph(codec: Codec, shape: tuple[int, ...]) -> None:
+    """Stock `horovod.tensorflow` calls both inside the graph of a training step: as eagerly, with shapes known."""
+    tensors = [TENSORFLOW.array(np.random.default_rng(step).standard_normal(shape), "float64") for step in range(2)]
+
+    @tf.function(autograph=False)
+    def there_and_back(tensor: Any) -> tuple[Any, Any]:
+        payload, ctx = codec.compress(tensor)
+        assert payload.shape.is_fully_defined()
+        return payload, codec.decompress(payload, ctx)
+
+    for tensor in tensors:
+        payload, ctx = codec.compress(tensor)
+        found, back = there_and_back(tensor)
+        assert (dtype_of(found), tuple(found.shape)) == (dtype_of(payload), tuple(payload.shape))
+        assert (dtype_of(back), tuple(back.shape)) == (dtype_of(tensor), shape)
+        assert_close(back, wide(codec.decompress(payload, ctx)), 1e-12)
+    assert there_and_back.experimental_get_tracing_count() == 1

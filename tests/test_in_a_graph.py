@@ -32,14 +32,19 @@ def gradients_at(step: int, world_size: int) -> list[dict[str, np.ndarray]]:
     return normal_gradients(world_size, step, SHAPES)
 
 
-def check_alike(found: Any, expected: Any, where: str) -> None:
+def tolerance_of(row: Row, world_size: int) -> float:
+    """Return the relative error to allow; a sum of several float16 numbers has one more rounding in another order."""
+    return 4 * row.rounding if row.wire == "float16" and world_size > 2 else TOLERANCE
+
+
+def check_alike(found: Any, expected: Any, tolerance: float, where: str) -> None:
     """Both are finite in the same places, and there they agree."""
     found, expected = wide(found), wide(expected)
     assert found.shape == expected.shape, where
     finite = np.isfinite(expected)
     assert np.array_equal(np.isfinite(found), finite), where
     scale = np.abs(expected[finite]).max(initial=1.0)
-    assert np.abs(found[finite] - expected[finite]).max(initial=0.0) <= TOLERANCE * scale, where
+    assert np.abs(found[finite] - expected[finite]).max(initial=0.0) <= tolerance * scale, where
 
 
 def saved_by_name(saved: dict[str, Any]) -> dict[tuple[str, str], Any]:
@@ -54,6 +59,7 @@ def saved_by_name(saved: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def run(graph: GraphSimulator, eager: hc.Simulator, row: Row) -> None:
     """Take the same steps with both and compare all that comes out; the last step but one is not finite."""
     world = eager.world_size
+    tolerance = tolerance_of(row, world)
     eager.set_up(TENSORFLOW.arrays(gradients_at(0, world), "float64"))
     numbers = steps_of(eager.plan)
     for i, step in enumerate([*numbers, numbers[-1] + 1, numbers[-1] + 2]):
@@ -70,7 +76,7 @@ def run(graph: GraphSimulator, eager: hc.Simulator, row: Row) -> None:
             assert list(found) == list(expected)
             for name, x in expected.items():
                 assert found[name].dtype == x.dtype
-                check_alike(found[name], x, f"{name} at step {step}")
+                check_alike(found[name], x, tolerance, f"{name} at step {step}")
         assert graph.sent_bytes == eager.sent_bytes, f"bytes at step {step}"
     for variables, saved in zip(graph.leaves(), eager.state_dicts(), strict=True):
         leaves = {(name, path): x for name, own in variables.items() for path, x in own.items()}
@@ -78,7 +84,7 @@ def run(graph: GraphSimulator, eager: hc.Simulator, row: Row) -> None:
         assert leaves.keys() == expected.keys()
         for key, x in leaves.items():
             # A variable has its parameter's shape also where one parameter alone makes a joined, flat unit.
-            check_alike(x, wide(expected[key]).reshape(x.shape), f"state {key}")
+            check_alike(x, wide(expected[key]).reshape(x.shape), tolerance, f"state {key}")
     assert graph.traces == 1
 
 

@@ -84,7 +84,8 @@ def test_a_position_beyond_a_partial_chunk_is_refused(library: Library) -> None:
     positions, values = codec.encode(x, ops)
     assert whole(positions)[-1] == 0
     with pytest.raises(CorruptPayloadError):
-        codec.decode((positions + (ops.arange(11, ops.dtype(positions)) == 10), values), Spec((101,)), ops)
+        moved = positions + ops.cast(ops.arange(11) == 10, ops.dtype(positions))
+        codec.decode((moved, values), Spec((101,)), ops)
 
 
 @pytest.mark.parametrize(

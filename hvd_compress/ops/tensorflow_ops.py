@@ -35,8 +35,8 @@ class TensorFlowOps(ArrayOps):
         return str(x.dtype.name)
 
     def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
-        # A view of the caller's memory would change with it; and what is made in one graph, as a table of hashes that is
-        # kept, could not be used in another.
+        # A view of the caller's memory would change with it; and what is made in one graph, as a table of hashes that
+        # is kept, could not be used in another.
         with self._tf.init_scope():
             return self._tf.constant(np.array(x))
 
@@ -62,7 +62,7 @@ class TensorFlowOps(ArrayOps):
         return tf.ensure_shape(result, tuple(shape))
 
     def arange(self, size: int, dtype: str = "int64") -> Array:
-        return self._tf.range(size, dtype=dtype)
+        return self._tf.cast(self._tf.range(size, dtype="int64"), dtype)
 
     def copy(self, x: Array) -> Array:
         return self._tf.identity(x)

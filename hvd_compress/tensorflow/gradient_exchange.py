@@ -190,6 +190,11 @@ class GradientExchange(tf.Module):
             )
 
     @property
+    def process_set_id(self) -> int:
+        """Horovod's number of the process set."""
+        return int(self._process_set.process_set_id)
+
+    @property
     def gathers_rows(self) -> bool:
         """Whether some gradients are `tf.IndexedSlices` that stay so."""
         return bool(self._sparse)

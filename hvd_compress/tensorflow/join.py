@@ -9,10 +9,13 @@ import horovod.tensorflow as stock
 import tensorflow as tf
 
 from ..contract import Mean, Sum
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UsageError
 from .gradient_exchange import GradientExchange, live_exchanges
+from .transport import HorovodTransport
 
 FAR = 2**40  # a step after every warm-up
+
+_joined: list[bool] = []
 
 
 def join() -> Any:
@@ -21,16 +24,27 @@ def join() -> Any:
     Raises:
         ConfigurationError: the compressor of a live tape or optimizer, or its check of replicas, uses collectives
             other than allreduce.
+        UsageError: this process has joined before: Horovod's join for TensorFlow then returns before the other ranks
+            have joined, and pairs gradients of different steps from there on.
     """
+    if _joined:
+        raise UsageError(
+            "hvd.join() was called before, and Horovod for TensorFlow waits in the first call only; call it once, "
+            "after the last epoch, or give every rank the same number of batches."
+        )
     if not tf.executing_eagerly():
         raise ConfigurationError("hvd.join() waits for other ranks; call it outside of tf.function.")
     gc.collect()  # ranks collect dropped models at different times, but must decide alike
     for exchange in live_exchanges():
         _check(exchange)
+    _joined.append(True)
     last = stock.join()
     # Ranks that joined early missed steps: their step count and factors are behind, their residuals are their own.
-    for exchange in live_exchanges():
-        exchange.follow(int(last))
+    own = {exchange.number: exchange for exchange in live_exchanges() if exchange.process_set_id == 0}
+    everyone = HorovodTransport(stock.global_process_set).gather_objects(sorted(own), "hvd_compress.tensorflow.join")
+    # Garbage of one rank may live on another: what some rank has dropped is in use on none.
+    for number in sorted(set(own).intersection(*everyone)):
+        own[number].follow(int(last))
     return last
 
 

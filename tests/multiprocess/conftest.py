@@ -33,10 +33,10 @@ WITH_THREE = (
 )
 # The same of the checks with TensorFlow.
 TENSORFLOW_WITH_THREE = (
-    "tensorflow_exchange.equals_the_simulator[powersgd",
+    "tensorflow_exchange.equals_the_simulator[powersgd]",
     "tensorflow_exchange.equals_the_simulator[scalecom-chunked",
-    "tensorflow_exchange.equals_the_simulator[gtopk]",
-    "tensorflow_exchange.equals_the_simulator[dist-ef-block-sgdm",
+    "tensorflow_exchange.equals_the_simulator[sparse-gtopk]",
+    "tensorflow_exchange.equals_the_simulator[signs-block-sgdm-decay]",
     "tensorflow_exchange.process_set",
     "tensorflow_order",
 )

@@ -160,10 +160,10 @@ def bytes_are_as_planned(name: str) -> None:
     with counted_collectives() as counts:
         for number in range(STEPS):
             before = counts["bytes"]
-            own = case.gradients(number)[stock.rank()]
-            found = step(own, own, tf.constant(0.125, tf.float64))
-            assert_equal_on_ranks(found)
+            everyone = case.gradients(number)
+            found = step(everyone[stock.rank()], everyone[0], tf.constant(0.125, tf.float64))
             sent[number] = counts["bytes"] - before
+    assert_equal_on_ranks(found)
     for number, handed in sent.items():
         traffic = [unit.operator.traffic(unit.spec, size, number) for unit in exchange.plan.units]
         planned = sum(payload.nbytes for rounds in traffic for payloads in rounds for payload in payloads)
