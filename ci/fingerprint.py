@@ -12,6 +12,7 @@ from paths import CI, ROOT, VENV
 _STAMP = VENV / ".set-up"
 _INPUTS = (
     CI / "requirements.txt",
+    CI / "requirements-alone.txt",
     CI / "environment.py",
     CI / "horovod_build.py",
     CI / "nccl.py",

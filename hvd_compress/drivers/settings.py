@@ -40,7 +40,7 @@ class ExchangeSettings:
                 f"gradient_predivide_factor={self.gradient_predivide_factor!r} splits an average; use op=hvd.Average."
             )
         if not self.bucket_bytes > 0:
-            raise ConfigurationError(f"bucket_bytes={self.bucket_bytes!r}: give a number of bytes greater than 0.")
+            raise ConfigurationError(f"bucket_megabytes={self.bucket_bytes / 1e6!r}: give a number greater than 0.")
         if self.check_replicas_every < 0:
             raise ConfigurationError(
                 f"check_replicas_every={self.check_replicas_every!r}: give a number of steps, or 0 for the first only."

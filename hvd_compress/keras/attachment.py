@@ -8,7 +8,6 @@ Keras 3 calls them in this order, and the exchange is where gradients are unscal
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -20,9 +19,6 @@ from ..tensorflow.gradient_exchange import check_not_compiled
 from ..tensorflow.variable_exchange import VariableExchange
 from .loss_scaling import FiniteOnAllRanks
 from .saving import SavedCompression
-
-# Attached so far in each process set; its ranks attach in the same order, so the number names their collectives.
-_attached: Counter[int] = Counter()
 
 _REPLACED = ("apply", "_backend_apply_gradients", "_clip_gradients")
 
@@ -57,13 +53,10 @@ class Attachment:
         self._apply = optimizer.apply
         self._apply_filtered = optimizer._backend_apply_gradients
         self._clip = optimizer._clip_gradients
-        process_set = exchange.process_set
-        number = _attached[process_set.process_set_id]
-        _attached[process_set.process_set_id] += 1
         optimizer.apply = self.apply
         optimizer._backend_apply_gradients = self.apply_filtered
         optimizer._clip_gradients = self.exchange_and_clip
-        optimizer.finite_on_all_ranks = FiniteOnAllRanks(f"hvd_compress.keras.{number}.finite", process_set)
+        optimizer.finite_on_all_ranks = FiniteOnAllRanks(exchange.process_set)
         optimizer.register_local_var = exchange.register_local
         # Checkpoints of TensorFlow track the exchange by this name, files of Keras the other one.
         optimizer.variable_exchange = exchange

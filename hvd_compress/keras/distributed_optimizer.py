@@ -15,7 +15,7 @@ from ..drivers.settings import check_passes
 from ..errors import ConfigurationError, UsageError
 from ..tensorflow.variable_exchange import VariableExchange
 from .attachment import Attachment
-from .loss_scaling import teach_loss_scaling
+from .loss_scaling import check_asks, teach_loss_scaling
 from .settings import check_optimizer
 
 
@@ -91,8 +91,10 @@ def DistributedOptimizer(
     )
     check_optimizer(inner, exchange.compressor)
     passes = check_passes(backward_passes_per_step)
-    _accumulate(inner, passes)
     teach_loss_scaling()
+    if inner is not optimizer:
+        check_asks(optimizer)
+    _accumulate(inner, passes)
     factor = 1.0 if average_aggregated_gradients else float(passes)
     Attachment(inner, exchange, factor, name or f"Distributed{type(inner).__name__}")
     return optimizer

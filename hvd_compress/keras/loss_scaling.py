@@ -9,6 +9,7 @@ therefore the class is taught, once, to ask whether the optimizer inside is dist
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from typing import Any, final
 
 import keras
@@ -21,6 +22,10 @@ from ..tensorflow.transport import HorovodTransport
 
 _ASKS = "_hvd_compress_asks_all_ranks"
 
+# Optimizers that have asked so far in each process set. A number is taken at the first question, which all ranks ask
+# together, and not when an optimizer is made, which a rank may do alone: to evaluate a model that it has loaded.
+_asked: Counter[int] = Counter()
+
 
 def teach_loss_scaling() -> None:
     """Make `LossScaleOptimizer` ask all ranks where the optimizer inside is distributed; others work as before.
@@ -29,8 +34,8 @@ def teach_loss_scaling() -> None:
         ConfigurationError: this version of Keras decides in another way.
     """
     kind = keras.optimizers.LossScaleOptimizer
-    own = getattr(kind, "check_finite", None)
-    if own is None:
+    own, own_apply = getattr(kind, "check_finite", None), getattr(kind, "apply", None)
+    if own is None or own_apply is None:
         raise ConfigurationError(
             f"LossScaleOptimizer of Keras {keras.__version__} has no check_finite(), so that ranks cannot agree "
             "whether gradients are finite; use Keras 3.15."
@@ -44,8 +49,30 @@ def teach_loss_scaling() -> None:
         asks = getattr(self.inner_optimizer, "finite_on_all_ranks", None)
         return finite if asks is None else asks(finite)
 
+    @functools.wraps(own_apply)
+    def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
+        if getattr(self.inner_optimizer, "finite_on_all_ranks", None) is not None:
+            check_asks(self)
+        own_apply(self, grads, trainable_variables)
+
     setattr(check_finite, _ASKS, True)
-    kind.check_finite = check_finite
+    kind.check_finite, kind.apply = check_finite, apply
+
+
+def check_asks(optimizer: Any) -> None:
+    """Raise for a `LossScaleOptimizer` whose class decides by itself whether gradients are finite.
+
+    Args:
+        optimizer: a `LossScaleOptimizer`, once these are taught.
+
+    Raises:
+        ConfigurationError: it does; ranks would take different branches, and wait for one another.
+    """
+    if not getattr(optimizer.check_finite, _ASKS, False):
+        raise ConfigurationError(
+            f"{type(optimizer).__name__} has a check_finite() of its own, by which one rank could skip a step that "
+            "others take; leave check_finite() to keras.optimizers.LossScaleOptimizer, which asks all ranks."
+        )
 
 
 @final
@@ -53,13 +80,12 @@ class FiniteOnAllRanks:
     """Tells whether gradients are finite on every rank; all ranks call it at the same step.
 
     Args:
-        name: of the collective, equal on all ranks.
         process_set: Horovod's.
     """
 
-    def __init__(self, name: str, process_set: Any) -> None:
-        self._name = name
+    def __init__(self, process_set: Any) -> None:
         self._process_set = process_set
+        self._name = ""
         # Only in a graph do Horovod's operations have names of their own.
         self._function = tf.function(self._asked, autograph=False)
 
@@ -72,6 +98,10 @@ class FiniteOnAllRanks:
         check_not_compiled()
         if not self._process_set.included() or self._process_set.size() == 1:
             return finite
+        if not self._name:
+            number = _asked[self._process_set.process_set_id]
+            _asked[self._process_set.process_set_id] += 1
+            self._name = f"hvd_compress.keras.{number}.finite"
         return self._function(tf.cast(finite, tf.bool))
 
     def _asked(self, finite: tf.Tensor) -> tf.Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, final
 
 import keras
 import numpy as np
-from keras.src.saving.keras_saveable import KerasSaveable
 
 from ..codecs import Identity
 from ..errors import ConfigurationError
@@ -18,7 +19,26 @@ from ..operators import HorovodCompressor
 from ..tensorflow.saved_state import SavedState
 from ..tensorflow.variable_exchange import VariableExchange
 
+try:
+    from keras.src.saving.keras_saveable import KerasSaveable
+except ImportError as error:
+    raise ImportError(
+        f"Keras {keras.__version__} has no keras.src.saving.keras_saveable, by which compression state gets into files; "
+        "hvd_compress.keras needs Keras 3.15."
+    ) from error
+
 _ABOUT = "about"
+_left_out: ContextVar[bool] = ContextVar("hvd_compress_left_out", default=False)
+
+
+@contextmanager
+def compression_state_left_out() -> Iterator[None]:
+    """Leave compression state out of what is saved within the block: the file is for all ranks."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 @final
@@ -40,7 +60,7 @@ class SavedCompression(KerasSaveable):
 
     def save_own_variables(self, store: Any) -> None:
         """Put the state into a store of Keras: numbered arrays, and what they are."""
-        saved = self._exchange.saved_state()
+        saved = None if _left_out.get() else self._exchange.saved_state()
         if saved is None:
             return
         arrays = [(name, path, array) for name, paths in saved.leaves.items() for path, array in paths.items()]
@@ -55,13 +75,24 @@ class SavedCompression(KerasSaveable):
             store[str(number)] = array
 
     def load_own_variables(self, store: Any) -> None:
-        """Take the state out of a store of Keras, if it holds one.
+        """Take the state out of a store of Keras, if it holds one; it waits for the first step.
 
-        Raises:
-            ConfigurationError: it does not fit; before the first step all ranks raise that together, at that step.
+        After the first step the present state stays: nothing tells whether the other ranks load too, and which file,
+        and a rank that alone went back would be at another step than they are.
         """
         self.found = _ABOUT in store.keys()  # noqa: SIM118 (a store has no __iter__)
         if not self.found:
+            return
+        live = self._exchange.exchange
+        if live is not None:
+            if live.state.variables_by_name:
+                warnings.warn(
+                    "The compression state in this file is left out, since training has begun: residuals and step "
+                    "count stay as they are. To go back to it, every rank loads the file that it saved itself by "
+                    "hvd.load_model(...); hvd.load_model(..., compression_state=False) starts with empty residuals.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             return
         about = json.loads(np.asarray(store[_ABOUT]).tobytes())
         leaves: dict[str, dict[str, np.ndarray[Any, Any]]] = {}

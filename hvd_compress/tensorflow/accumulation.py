@@ -10,6 +10,7 @@ import tensorflow as tf
 from ..drivers.settings import check_passes
 from ..errors import ConfigurationError, UsageError
 from . import sparse
+from .identity import identity
 from .variable_exchange import Variable
 
 Pairs = Sequence[tuple[Any, Variable]]
@@ -34,6 +35,7 @@ class Accumulation(tf.Module):
         self._factor = 1.0 / passes if average else 1.0
         self._sparse_as_dense = sparse_as_dense
         self.sums: list[tf.Variable] | None = None
+        self._of: tuple[int, ...] = ()
         with tf.init_scope():
             self.passes_done = tf.Variable(0, dtype=tf.int64, trainable=False, name="hvd_compress/passes_done")
 
@@ -51,15 +53,17 @@ class Accumulation(tf.Module):
         """
         given = [(self._dense(gradient, v), v) for gradient, v in pairs if gradient is not None]
         if self.sums is None:
+            self._of = tuple(identity(v) for _, v in given)
             with tf.init_scope():
                 self.sums = [
                     tf.Variable(tf.zeros(v.shape, gradient.dtype), trainable=False, name="hvd_compress/sum")
                     for gradient, v in given
                 ]
-        if [tuple(total.shape) for total in self.sums] != [tuple(v.shape) for _, v in given]:
+        if self._of != tuple(identity(v) for _, v in given):
             raise UsageError(
-                f"{len(given)} variables have gradients in this pass, in the first one it were {len(self.sums)} or "
-                "others; give the same variables gradients in every pass of backward_passes_per_step."
+                f"{len(given)} variables have gradients in this pass, in the first one it was {len(self.sums)} or "
+                "others; give the same variables gradients, in the same order, in every pass of "
+                "backward_passes_per_step."
             )
         sums = self.sums
         for total, (gradient, _) in zip(sums, given, strict=True):

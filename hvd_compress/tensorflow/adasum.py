@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import horovod.tensorflow as stock
@@ -12,16 +13,26 @@ from ..operators import AllReduce, HorovodCompressor
 from .variable_exchange import compressor_of
 
 
-def for_stock(compression: Any, groups: Any, check_replicas_every: int) -> Any:
+def for_stock(compression: Any, ours: Mapping[str, Any]) -> Any:
     """Return what Horovod's own tape can use in place of a compressor of one summable round.
+
+    Args:
+        compression: what the user asked for.
+        ours: arguments that Horovod's tape does not have, by name; None where they were not given.
 
     Raises:
         ConfigurationError: the compressor is not one summable round, or another argument cannot be honoured.
     """
-    if groups:
-        raise ConfigurationError(f"groups={groups!r}: Horovod cannot group op=hvd.Adasum; leave groups out.")
-    if check_replicas_every:
-        raise ConfigurationError("op=hvd.Adasum cannot check replicas; leave check_replicas_every at 0.")
+    suited = _suited(compression)
+    for name, value in ours.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"{name}={value!r}: op=hvd.Adasum goes to Horovod's own tape, which has no such argument; leave it out."
+            )
+    return suited
+
+
+def _suited(compression: Any) -> Any:
     if compression in (None, stock.Compression.none):
         return stock.Compression.none
     compressor = compressor_of(compression)

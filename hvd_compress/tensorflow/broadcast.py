@@ -10,11 +10,17 @@ import tensorflow as tf
 
 from .variable_exchange import Variable
 
+# Ends the path of every variable of a Keras 3 seed generator.
+_SEED = "seed_generator_state"
+
 
 def broadcast_variables(
     variables: Iterable[Variable], root_rank: int, process_set: Any = stock.global_process_set, inplace: bool = False
 ) -> Any:
     """Give variables the values that they have on one rank; all ranks of the process set call it.
+
+    States of Keras's seed generators, which are among `model.variables`, stay each rank's own: equal ones would drop
+    the same units on every rank.
 
     Args:
         variables: of TensorFlow or Keras, built; equally many on all ranks, with equal shapes.
@@ -22,5 +28,6 @@ def broadcast_variables(
         process_set: Horovod's.
         inplace: broadcast without temporary memory.
     """
-    inner = [v if isinstance(v, tf.Variable) or not hasattr(v, "value") else v.value for v in variables]
+    sent = [v for v in variables if not str(getattr(v, "path", "")).endswith(_SEED)]
+    inner = [v if isinstance(v, tf.Variable) or not hasattr(v, "value") else v.value for v in sent]
     return stock.broadcast_variables(inner, root_rank, process_set=process_set, inplace=inplace)

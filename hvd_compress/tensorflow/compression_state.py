@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ..contract import Codec, Operator
 from ..errors import UsageError
+from .identity import identity, variable_of
 from .variable_exchange import Variable, VariableExchange, variable_names
 
 
@@ -56,11 +57,11 @@ class CompressionState(tf.Module):
 
     def variables_in_order(self, sources: Sequence[Variable]) -> list[Variable]:
         """Return a tape's sources, each once, in the order of the first tape that used this state."""
-        unique = list({id(v): v for v in sources}.values())
+        unique = list({identity(v): v for v in sources}.values())
         if self._owner is None:
             return unique
         places = {number: place for place, number in enumerate(self._owner.ids)}
-        return sorted(unique, key=lambda v: places.get(id(v), len(places)))
+        return sorted(unique, key=lambda v: places.get(identity(v), len(places)))
 
     def exchange_for(self, sources: Sequence[Variable], asked: Asked, make: Any) -> VariableExchange:
         """Return the exchange of these variables, by `make()` where there is none yet.
@@ -71,11 +72,11 @@ class CompressionState(tf.Module):
         if self._owner is None or self.exchange is None:
             with tf.init_scope():
                 self.exchange = make()
-            self._owner = _Owner(tuple(id(v) for v in sources), asked)
+            self._owner = _Owner(tuple(identity(v) for v in sources), asked)
             return self.exchange
-        if set(self._owner.ids) != {id(v) for v in sources}:
+        if set(self._owner.ids) != {identity(v) for v in sources}:
             names = variable_names(sources)
-            new = [name for name, v in zip(names, sources, strict=True) if id(v) not in self._owner.ids]
+            new = [name for name, v in zip(names, sources, strict=True) if identity(v) not in self._owner.ids]
             change = f"{new} are new" if new else f"only {names} are left"
             raise UsageError(
                 f"This CompressionState is that of other variables: {change}; take the gradients of the same variables "
@@ -109,10 +110,10 @@ _found: dict[frozenset[int], list[CompressionState]] = {}
 
 def state_of(sources: Sequence[Variable], asked: Asked) -> CompressionState:
     """Return the state of these variables for tapes that are asked for the same; an empty one at first."""
-    key = frozenset(id(v) for v in sources)
+    key = frozenset(identity(v) for v in sources)
     if key not in _found:
         _found[key] = []
-        for variable in {id(v): v for v in sources}.values():
+        for variable in {identity(v): variable_of(v) for v in sources}.values():
             weakref.finalize(variable, _found.pop, key, None).atexit = False
     for state in _found[key]:
         if state.asked == asked:
@@ -126,13 +127,13 @@ def warn_of_another(state: CompressionState, sources: Sequence[Variable]) -> Non
     """Say so where a new state remembers what another state of the same variables remembers already."""
     if not state.remembers:
         return
-    ids = {id(v) for v in sources}
-    for key, states in _found.items():
+    ids = {identity(v) for v in sources}
+    for key, states in list(_found.items()):
         shared = ids & key
         other = next((s for s in states if s is not state and s.remembers), None)
         if not shared or other is None or other.asked is None or state.asked is None:
             continue
-        name = next(name for name, v in zip(variable_names(sources), sources, strict=True) if id(v) in shared)
+        name = next(name for name, v in zip(variable_names(sources), sources, strict=True) if identity(v) in shared)
         warnings.warn(
             f"A tape with {state.asked.compressor!r} starts with empty residuals for {name!r}, whose residual under "
             f"{other.asked.compressor!r} stays with another tape's variables or settings; if both are meant, pass each "

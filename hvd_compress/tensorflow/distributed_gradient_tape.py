@@ -14,8 +14,9 @@ from ..errors import ConfigurationError, UsageError
 from .adasum import for_stock
 from .compression_state import Asked, CompressionState, state_of, warn_of_another
 from .exchanged import check_not_exchanged, mark_exchanged
+from .identity import identity
 from .learning_rate import current_learning_rate
-from .variable_exchange import Variable, VariableExchange
+from .variable_exchange import Variable, VariableExchange, check_groups
 
 
 def DistributedGradientTape(
@@ -74,11 +75,19 @@ def DistributedGradientTape(
     groups = groups if groups is not None else num_groups
     check_groups(groups)
     if op == stock.Adasum:
+        ours = {
+            "groups": groups or None,
+            "check_replicas_every": check_replicas_every or None,
+            "learning_rate": learning_rate,
+            "state": state,
+            "bucket_megabytes": None if bucket_megabytes == 25.0 else bucket_megabytes,
+            "allow_larger": allow_larger or None,
+        }
         return stock.DistributedGradientTape(
             gradtape,
             device_dense,
             device_sparse,
-            for_stock(compression, groups, check_replicas_every),
+            for_stock(compression, ours),
             sparse_as_dense,
             op,
             gradient_predivide_factor,
@@ -204,7 +213,7 @@ class _DistributedTape:
 
     def register_local_source(self, source: Variable) -> None:
         """Leave a variable's gradient to this rank: it is not exchanged."""
-        self._local[id(source)] = source
+        self._local[identity(source)] = source
 
     def gradient(
         self,
@@ -231,7 +240,7 @@ class _DistributedTape:
         flat = tf.nest.flatten(sources)
         _check_variables(flat)
         own = self._tape.gradient(target, sources, output_gradients, unconnected_gradients)
-        by_id = {id(v): gradient for v, gradient in zip(flat, tf.nest.flatten(own), strict=True)}
+        by_id = {identity(v): gradient for v, gradient in zip(flat, tf.nest.flatten(own), strict=True)}
         check_not_exchanged(by_id.values())
         asked = self._asked()
         state = self._state if self._state is not None else state_of(flat, asked)
@@ -242,12 +251,12 @@ class _DistributedTape:
         if self._learning_rate is not None:
             step = 0 if exchange.exchange is None else exchange.exchange.step.read_value()
             rate = current_learning_rate(self._learning_rate, step)
-        means = exchange([by_id[id(v)] for v in variables], variables, rate)
+        means = exchange([by_id[identity(v)] for v in variables], variables, rate)
         if is_new and self._state is None:
             warn_of_another(state, variables)
-        found = {id(v): mean for v, mean in zip(variables, means, strict=True)}
+        found = {identity(v): mean for v, mean in zip(variables, means, strict=True)}
         mark_exchanged(mean for number, mean in found.items() if number not in self._local)
-        return tf.nest.pack_sequence_as(sources, [found[id(v)] for v in flat])
+        return tf.nest.pack_sequence_as(sources, [found[identity(v)] for v in flat])
 
     def get_local_and_global_gradients(
         self, target: Any, sources: Any, output_gradients: Any = None, use_generic_names: bool = False
@@ -270,7 +279,7 @@ class _DistributedTape:
 
     def _asked(self) -> Asked:
         groups = self._options["groups"]
-        told = groups if isinstance(groups, int) else tuple(tuple(id(v) for v in group) for group in groups)
+        told = groups if isinstance(groups, int) else tuple(tuple(identity(v) for v in group) for group in groups)
         process_set = self._options["process_set"]
         rest = {**self._options, "groups": told, "process_set": None}
         return Asked(self._compressor, tuple(rest.items()), process_set.process_set_id, frozenset(self._local))
@@ -295,17 +304,6 @@ def check_started() -> None:
             "Graphs for tf.compat.v1 sessions cannot hold compression state; use eager execution and tf.function "
             "(leave out tf.compat.v1.disable_eager_execution())."
         )
-
-
-def check_groups(groups: Any) -> None:
-    """Raise if groups are neither a number nor lists of variables.
-
-    Raises:
-        ConfigurationError: they are not.
-    """
-    number = isinstance(groups, int) and not isinstance(groups, bool) and groups >= 0
-    if not number and not (isinstance(groups, (list, tuple)) and all(isinstance(g, (list, tuple)) for g in groups)):
-        raise ConfigurationError(f"groups={groups!r}: give a number of at least 0, or a list of lists of variables.")
 
 
 def _check_variables(sources: Sequence[Any]) -> None:

@@ -147,12 +147,7 @@ class GradientExchange(tf.Module):
             UsageError: other variables have gradients than those the exchange was made for.
         """
         check_not_compiled()
-        if set(gradients) != set(self._names):
-            other = sorted(set(gradients) ^ set(self._names))
-            raise UsageError(
-                f"The gradients of {other} are new or missing since the first step; exchange the same variables at "
-                "every step, and make a new optimizer or tape wrapper when they change."
-            )
+        self.check_names(gradients)
         rate = None
         if self.needs_learning_rate:
             if learning_rate is None:
@@ -163,6 +158,25 @@ class GradientExchange(tf.Module):
             rate = tf.cast(learning_rate, tf.float64)
         values = {name: tf.convert_to_tensor(parameters[name]) for name in self._names}
         return dict(self._function({name: gradients[name] for name in self._names}, values, rate))
+
+    def check_names(self, gradients: Mapping[str, Gradient]) -> None:
+        """Raise if gradients are not those that the exchange was made for.
+
+        Raises:
+            UsageError: one is new or missing, or is no longer `tf.IndexedSlices`.
+        """
+        if set(gradients) != set(self._names):
+            other = sorted(set(gradients) ^ set(self._names))
+            raise UsageError(
+                f"The gradients of {other} are new or missing since the first step; exchange the same variables at "
+                "every step, and make a new optimizer or tape wrapper when they change."
+            )
+        for name in self._sparse:
+            if not isinstance(gradients[name], tf.IndexedSlices):
+                raise UsageError(
+                    f"The gradient of {name!r} was tf.IndexedSlices at the first step and is dense now; pass "
+                    "sparse_as_dense=True where it is now one and now the other."
+                )
 
     def check_restored(self, problem: str | None = None) -> None:
         """Raise on every rank if some rank's state was restored from a checkpoint that it cannot go on from.
@@ -239,10 +253,14 @@ class GradientExchange(tf.Module):
         transport: Transport = (
             LoopbackTransport() if self._alone else HorovodTransport(self._process_set, self._devices[0])
         )
-        way = f"{self._prefix}.phase{moment.phase_step}{'' if moment.applied else '.held'}"
+        # Names do not tell the phase: should ranks ever be in different ones, Horovod sees shapes that do not match
+        # and ends all of them, where different names would wait for one another.
         trips = [
             RoundTrip(
-                self._worker.begin(bucket, gradients, moment), transport, f"{way}.bucket{bucket}", self._worker.meter
+                self._worker.begin(bucket, gradients, moment),
+                transport,
+                f"{self._prefix}.bucket{bucket}",
+                self._worker.meter,
             )
             for bucket in range(len(self._plan.buckets))
         ]

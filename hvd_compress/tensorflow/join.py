@@ -71,6 +71,11 @@ def _check(exchange: GradientExchange) -> None:
             f"hvd.join() answers allreduces with zeros, which {plan.compressor!r} would take for a rank that "
             f"disagrees; {cure}."
         )
+    if step < 2:
+        raise ConfigurationError(
+            f"hvd.join() was called after {step} steps: replicas are compared before the second one, which is no "
+            f"allreduce; {cure}, at least two."
+        )
     if exchange.checks_replicas:
         raise ConfigurationError(
             f"hvd.join() answers allreduces only, but check_replicas_every gathers; keep it 0, or {cure}."

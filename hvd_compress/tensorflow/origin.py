@@ -7,8 +7,10 @@ from typing import final
 
 import tensorflow as tf
 
+from ..contract import Scope
 from ..errors import ConfigurationError
 from ..exchange import Plan
+from ..exchange.saved import declared_leaves
 
 
 @final
@@ -30,6 +32,9 @@ class Origin(tf.train.experimental.PythonState):
             "compressor": repr(plan.compressor),
             "plan": plan.digest.hex(),
         }
+        scopes = {leaf.scope for unit in plan.units for leaf in declared_leaves(unit, world_size).values()}
+        # What is equal on all ranks is any rank's; a plan without state can go on from any.
+        self._compared = list(self._own) if scopes - {Scope.REPLICATED} else ["compressor", "plan"] if scopes else []
         self._waits = True
         self.problem: str | None = None
 
@@ -44,7 +49,7 @@ class Origin(tf.train.experimental.PythonState):
                 is being made: then `problem` says so, and all ranks raise together.
         """
         saved = json.loads(string_value)
-        different = next((key for key, own in self._own.items() if saved.get(key) != own), None)
+        different = next((key for key in self._compared if saved.get(key) != self._own[key]), None)
         if different is None:
             return
         if different == "plan":
@@ -53,7 +58,8 @@ class Origin(tf.train.experimental.PythonState):
             told = f"has {different}={saved.get(different)!r}, here it is {self._own[different]!r}"
         problem = (
             f"The saved compression state {told}; give every rank the checkpoint that it saved itself, in a job of the "
-            "same size and with the same compressor, or leave the compression state out of what is restored."
+            "same size and with the same compressor, or leave the compression state out: hvd.load_model(..., "
+            "compression_state=False), or a checkpoint of the model alone."
         )
         if not self._waits:
             raise ConfigurationError(problem)

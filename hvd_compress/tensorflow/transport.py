@@ -27,8 +27,8 @@ class HorovodTransport(Transport):
     No order in which a graph is executed can deadlock. Every rank's graph holds the same collectives under the same
     names, each of which runs (`sealed`, `keep`). A collective runs once what it is given is there, and holds up no
     thread while it waits for other ranks, which match it by name, whatever came before. Of all that are waited for,
-    take one that needs the results of none of the others: every rank has asked for it, or is about to, so it ends. A name
-    is used again by the next step only, which starts after this one's collectives: it reads a clock and a step
+    take one that needs the results of none of the others: every rank has asked for it, or is about to, so it ends. A
+    name is used again by the next step only, which starts after this one's collectives: it reads a clock and a step
     count, in the order of the graph's side effects.
 
     Args:

@@ -16,6 +16,7 @@ from ..errors import ConfigurationError, UsageError
 from ..registry import resolve
 from . import sparse
 from .gradient_exchange import Gradient, GradientExchange
+from .identity import identity
 from .replicas import replicas_checked
 from .saved_state import SavedState
 
@@ -75,6 +76,7 @@ class VariableExchange(tf.Module):
             allow_larger=allow_larger,
         )
         check_scales(self.compressor, self._settings)
+        check_groups(groups)
         self._process_set = process_set
         self._devices = (device_dense, device_sparse)
         # Kept out of what checkpoints track, and dropped once the plan is made: models must not live by it.
@@ -108,7 +110,7 @@ class VariableExchange(tf.Module):
 
     def register_local(self, variable: Variable) -> None:
         """Leave a variable's gradient to this rank: it is not exchanged."""
-        self._local.add(id(variable))
+        self._local.add(identity(variable))
 
     def __call__(
         self, gradients: Sequence[Gradient | None], variables: Sequence[Variable], learning_rate: Any = None
@@ -128,9 +130,9 @@ class VariableExchange(tf.Module):
             return list(gradients)
         results = [self._own(gradient, v) for gradient, v in zip(gradients, variables, strict=True)]
         names = variable_names(variables)
-        if all(id(v) in self._local for v in variables):
+        if all(identity(v) in self._local for v in variables):
             return results
-        shared = [i for i, g in enumerate(gradients) if g is not None and id(variables[i]) not in self._local]
+        shared = [i for i, g in enumerate(gradients) if g is not None and identity(variables[i]) not in self._local]
         if len(self._saved_names) == len(shared):
             # Plans and random numbers follow the names, which Keras changes when it loads a model.
             for i, name in zip(shared, self._saved_names, strict=True):
@@ -141,6 +143,7 @@ class VariableExchange(tf.Module):
         if self.exchange is None:
             self._make(given, self._group_names(variables, names))
         assert self.exchange is not None
+        self.exchange.check_names(given)
         parameters = {names[i]: variables[i] for i in shared}
         checks = replicas_checked(
             parameters,
@@ -184,7 +187,7 @@ class VariableExchange(tf.Module):
 
     def _own(self, gradient: Gradient | None, variable: Variable) -> Gradient | None:
         """Return the gradient of a local variable as it is applied."""
-        if gradient is None or id(variable) not in self._local or not self._scale_local_gradients:
+        if gradient is None or identity(variable) not in self._local or not self._scale_local_gradients:
             return gradient
         if isinstance(gradient, tf.IndexedSlices):
             return sparse.divided(gradient, self._process_set.size())
@@ -198,8 +201,8 @@ class VariableExchange(tf.Module):
         if isinstance(groups, int):
             size = -(-len(names) // groups)
             return [list(names[i : i + size]) for i in range(0, len(names), size)]
-        name_of = {id(v): name for v, name in zip(variables, names, strict=True)}
-        return [[name_of[id(v)] for v in group if id(v) in name_of] for group in groups]
+        name_of = {identity(v): name for v, name in zip(variables, names, strict=True)}
+        return [[name_of[identity(v)] for v in group if identity(v) in name_of] for group in groups]
 
 
 @final
@@ -208,6 +211,19 @@ class _Untracked:
     """Hides a value from `tf.Module`, which looks for variables in lists."""
 
     value: Any
+
+
+def check_groups(groups: Any) -> None:
+    """Raise if groups are neither a number nor lists of variables.
+
+    Raises:
+        ConfigurationError: they are not.
+    """
+    number = groups is None or (isinstance(groups, int) and not isinstance(groups, bool) and groups >= 0)
+    if not number and not (isinstance(groups, (list, tuple)) and all(isinstance(g, (list, tuple)) for g in groups)):
+        raise ConfigurationError(f"groups={groups!r}: give a number of at least 0, or a list of lists of variables.")
+    for variable in () if number else (v for group in groups for v in group):
+        identity(variable)
 
 
 def compressor_of(compression: Any) -> Operator | Codec:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 import keras
 
+from ..saving import compression_state_left_out
 from .horovod_callback import HorovodCallback
 
 
@@ -16,7 +17,8 @@ class BestModelCheckpoint(HorovodCallback):
     """Saves the model on the first rank when a metric is the best so far, as Keras' `ModelCheckpoint` does.
 
     No collective is started, so it may also be given to the first rank alone. It judges by the logs that it sees: after
-    `MetricAverageCallback` in the list, by the mean over ranks.
+    `MetricAverageCallback` in the list, by the mean over ranks. All ranks may load the file: compression state, which
+    would be that of the first rank alone, is left out of it.
 
     Args:
         filepath: ends in ".keras" or ".h5"; or in ".weights.h5" with `save_weights_only`. `{epoch}` and names of
@@ -74,8 +76,10 @@ class BestModelCheckpoint(HorovodCallback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self.is_first:
-            self._checkpoint.on_train_batch_end(batch, logs)
+            with compression_state_left_out():
+                self._checkpoint.on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self.is_first:
-            self._checkpoint.on_epoch_end(epoch, logs)
+            with compression_state_left_out():
+                self._checkpoint.on_epoch_end(epoch, logs)

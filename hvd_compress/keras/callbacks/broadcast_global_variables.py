@@ -36,7 +36,8 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         local_variables: variables that stay each rank's own.
 
     Raises:
-        ConfigurationError: an argument cannot be honoured.
+        ConfigurationError: an argument cannot be honoured; or a model is not built yet and does several steps in one
+            execution.
         RankDisagreementError: ranks train models of different shapes.
     """
 
@@ -65,6 +66,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         self._local[_key(var)] = var  # kept, so that its id stays its own
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
         if self.broadcast_done:
             return
         if not self.process_set.included():
@@ -76,6 +78,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
                 f"root_rank={self.root_rank!r} is not among the ranks that train together, {ranks}; give one of them."
             )
         self._thread = threading.get_ident()
+        self._check_built()
         groups = self._groups()
         if self._agree(groups, "begin", raising=False):
             self._send(groups, "begin")
@@ -110,6 +113,17 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
             self._agree(groups, "again", raising=True)
             self._send(groups, "again")
         self.broadcast_done = True
+
+    def _check_built(self) -> None:
+        """Raise on all ranks if one would do several steps before its weights can be broadcast."""
+        steps = int(self.model.steps_per_execution)
+        everyone = gather_objects((bool(self.model.built), steps), f"{_NAME}.built", self.process_set)
+        for rank, (built, steps) in enumerate(everyone):
+            if not built and steps > 1:
+                raise ConfigurationError(
+                    f"Rank {rank}'s model has no weights yet, and with steps_per_execution={steps} it would do {steps} "
+                    "steps before they are broadcast: build the model first (an Input layer, or model.build(...))."
+                )
 
     def _groups(self) -> dict[str, list[Any]]:
         """Return what must be equal on all ranks, as far as it is there."""

@@ -48,6 +48,7 @@ class CompressionMetricsCallback(HorovodCallback):
         self._step = 0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
         if self.variable_exchange is None:
             raise ConfigurationError(
                 f"{type(self).__name__} tells of an exchange of gradients, and this model's optimizer has none: wrap "

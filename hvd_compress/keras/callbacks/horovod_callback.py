@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
+from collections.abc import Mapping
 from typing import Any
 
 import horovod.tensorflow as stock
@@ -37,6 +38,14 @@ class HorovodCallback(keras.callbacks.Callback, ABC):
         if distributed.variable_exchange_of(optimizer) is not None:
             _switch_xla_off(model)
         super().set_model(model)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by `fit` once; not where a model is only evaluated.
+
+        Raises:
+            ConfigurationError: nobody would exchange the gradients of this training.
+        """
+        distributed.check_exchanges(self.model)
 
     # --- what subclasses ask for ---
 

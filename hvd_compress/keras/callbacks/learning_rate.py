@@ -59,6 +59,7 @@ class LearningRateCallback(HorovodCallback):
         """
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
         self._check_optimizer()
         if not self.staircase and not self.steps_per_epoch:
             self.steps_per_epoch = (self.params or {}).get("steps")
