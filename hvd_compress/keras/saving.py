@@ -23,7 +23,7 @@ try:
     from keras.src.saving.keras_saveable import KerasSaveable
 except ImportError as error:
     raise ImportError(
-        f"Keras {keras.__version__} has no keras.src.saving.keras_saveable, by which compression state gets into files; "
+        f"Keras {keras.__version__} has no keras.src.saving.keras_saveable, which puts compression state into files; "
         "hvd_compress.keras needs Keras 3.15."
     ) from error
 

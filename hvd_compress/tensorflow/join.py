@@ -73,7 +73,7 @@ def _check(exchange: GradientExchange) -> None:
         )
     if step < 2:
         raise ConfigurationError(
-            f"hvd.join() was called after {step} steps: replicas are compared before the second one, which is no "
+            f"hvd.join() was called after {step} step(s): replicas are compared before the second one, which is no "
             f"allreduce; {cure}, at least two."
         )
     if exchange.checks_replicas:

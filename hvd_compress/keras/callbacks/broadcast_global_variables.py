@@ -116,6 +116,8 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
 
     def _check_built(self) -> None:
         """Raise on all ranks if one would do several steps before its weights can be broadcast."""
+        if self.process_set.size() == 1:
+            return
         steps = int(self.model.steps_per_execution)
         everyone = gather_objects((bool(self.model.built), steps), f"{_NAME}.built", self.process_set)
         for rank, (built, steps) in enumerate(everyone):

@@ -48,12 +48,12 @@ class CompressionMetricsCallback(HorovodCallback):
         self._step = 0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        super().on_train_begin(logs)
         if self.variable_exchange is None:
             raise ConfigurationError(
                 f"{type(self).__name__} tells of an exchange of gradients, and this model's optimizer has none: wrap "
                 "it with hvd.DistributedOptimizer after `import hvd_compress.keras as hvd`, or leave out the callback."
             )
+        super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         exchange = self._exchange

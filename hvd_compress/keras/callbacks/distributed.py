@@ -59,8 +59,8 @@ def check_exchanges(model: Any) -> None:
     if stock.size() == 1 or optimizer is None or own_step or several or variable_exchange_of(optimizer) is not None:
         return
     raise ConfigurationError(
-        f"The {type(optimizer).__name__} of this model is not distributed, so that every rank would train a model of its "
-        "own: wrap it with hvd.DistributedOptimizer before model.compile(), or load a saved model by hvd.load_model."
+        f"The {type(optimizer).__name__} of this model is not distributed, so that every rank would train a model of "
+        "its own: wrap it with hvd.DistributedOptimizer before model.compile(), or load a saved one by hvd.load_model."
     )
 
 

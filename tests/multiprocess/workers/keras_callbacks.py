@@ -76,7 +76,14 @@ class Lazy(keras.Model):
         return x
 
 
-def _model(seed: int, dropout: bool = False) -> keras.Model:
+class OwnStep(keras.Sequential):
+    """Trains by a step of its own, where a tape could exchange gradients."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def _model(seed: int, dropout: bool = False, own_step: bool = False) -> keras.Model:
     """Return a model of random weights that is built, with every kind of variable."""
     start = keras.initializers.RandomNormal(seed=seed)
     layers: list[Any] = [
@@ -87,7 +94,7 @@ def _model(seed: int, dropout: bool = False) -> keras.Model:
     ]
     if dropout:
         layers.insert(2, keras.layers.Dropout(0.5, seed=seed))
-    return keras.Sequential(layers)
+    return OwnStep(layers) if own_step else keras.Sequential(layers)
 
 
 def _data(rank: int | None = None, batches: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +146,7 @@ def _warned(*fragments: str) -> Iterator[None]:
 @check(cases=["built", "dropout", "lazy", "adam", "accumulating"])
 def broadcast_makes_ranks_equal(case: str) -> None:
     rank, root = stock.rank(), stock.size() - 1
-    model = Lazy() if case == "lazy" else _model(seed=rank, dropout=case == "dropout")
+    model = Lazy() if case == "lazy" else _model(seed=rank, dropout=case == "dropout", own_step=case == "dropout")
     if case == "lazy":
         keras.utils.set_random_seed(100 + rank)
     rate = 0.01 * (rank + 1)
@@ -210,7 +217,7 @@ def broadcast_to_ranks_without_optimizer_variables() -> None:
 
 @check(min_ranks=2)
 def broadcast_leaves_local_variables() -> None:
-    model = _model(seed=stock.rank())
+    model = _model(seed=stock.rank(), own_step=True)
     own, other = model.trainable_variables[0], model.trainable_variables[-2]
     model.compile(keras.optimizers.SGD(0.0), "mse")
     before = bits(own.value)
@@ -226,7 +233,7 @@ def broadcast_leaves_local_variables() -> None:
 @check(min_ranks=2)
 def broadcast_of_different_models_is_refused() -> None:
     width = 2 + (stock.rank() == stock.size() - 1)
-    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(2), keras.layers.Dense(width)])
+    model = OwnStep([keras.layers.Input((6,)), keras.layers.Dense(2), keras.layers.Dense(width)])
     model.compile(keras.optimizers.SGD(0.1), lambda y, p: tf.reduce_mean(p))
     with raises(RankDisagreementError, "differ in their weights", "[2, 2]", "[2, 3]"):
         _fit(model, [callbacks.BroadcastGlobalVariablesCallback(0)])
@@ -245,6 +252,35 @@ def broadcast_within_a_process_set() -> None:
     if stock.rank() == last:
         with raises(ConfigurationError, "root_rank=0", "not among the ranks"):
             _fit(model, [callbacks.BroadcastGlobalVariablesCallback(0)])
+
+
+@check(min_ranks=2, cases=["all", "one"])
+def broadcast_of_a_model_without_weights_needs_single_steps(case: str) -> None:
+    model = Lazy()
+    model.compile(_distributed(keras.optimizers.SGD(0.1), PowerSGD(rank=1)), "mse", steps_per_execution=2)
+    if case == "one" and stock.rank() > 0:
+        model.build((None, 6))
+    used = [callbacks.BroadcastGlobalVariablesCallback(0)]
+    with raises(ConfigurationError, "Rank 0", "steps_per_execution=2", "build the model first"):
+        _fit(model, used, batches=4)
+    model(_data()[0])
+    _fit(model, used, batches=4)
+    assert_equal_on_ranks({str(i): v.value for i, v in enumerate(model.trainable_variables)})
+
+
+@check()
+def broadcast_variables_leaves_seeds() -> None:
+    import hvd_compress.tensorflow as htf
+
+    model = _model(seed=stock.rank(), dropout=True)
+    seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    before = [bits(v.value) for v in seeds]
+    assert seeds and len(set(gathered(before[0]))) == stock.size()
+    htf.broadcast_variables(model.variables, root_rank=0)
+    assert [bits(v.value) for v in seeds] == before
+    assert_equal_on_ranks({v.path: v.value for v in model.weights})
+    htf.broadcast_variables(seeds, root_rank=0)
+    assert [bits(v.value) for v in seeds] == before
 
 
 @check()
@@ -289,7 +325,7 @@ def metrics_are_means() -> None:
         "tensor": tf.constant(2.0 * rank),
         "nothing": None,
     }
-    model = _model(seed=rank)
+    model = _model(seed=rank, own_step=True)
     model.compile(keras.optimizers.SGD(0.01), "mse", metrics=["mae"])
     before, after = Seen(), Seen()
     used = [Logs(lambda epoch: values), before, callbacks.MetricAverageCallback(), after]
@@ -311,7 +347,7 @@ def metrics_are_means() -> None:
 @check(min_ranks=2)
 def metrics_that_some_ranks_lack_are_told() -> None:
     rank = stock.rank()
-    model = _model(seed=0)
+    model = _model(seed=0, own_step=True)
     model.compile(keras.optimizers.SGD(0.01), "mse")
     after = Seen()
     only = {"here": 5.0, "both": 1.0 + rank} if rank == 0 else {"both": 1.0 + rank, "there": np.zeros(2)}
@@ -332,7 +368,7 @@ def _rate(model: keras.Model) -> float:
 @check(cases=["distributed", "plain", "scaled-loss"])
 def warmup_follows_the_formula(case: str) -> None:
     size, steps, warmup, rate = stock.size(), 4, 2, 0.4
-    model = _model(seed=0)
+    model = _model(seed=0, own_step=case != "distributed")
     optimizer: Any = keras.optimizers.Adam(9.0)
     if case == "distributed":
         optimizer = _distributed(optimizer)
@@ -422,7 +458,7 @@ def momentum_correction_follows_the_rate(case: str) -> None:
 
 @check()
 def rates_that_cannot_be_set_are_refused() -> None:
-    model = _model(seed=0)
+    model = _model(seed=0, own_step=True)
     decay = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     for rate in (decay, lambda: 0.1):
         model.compile(keras.optimizers.SGD(rate), "mse")
@@ -482,6 +518,37 @@ def best_model_may_be_given_to_one_rank_alone() -> None:
         _fit(model, mine)
         gathered(None)
         assert os.listdir(folder) == ["1.weights.h5"]
+
+
+@check()
+def best_model_is_for_all_ranks() -> None:
+    with _shared_folder("for-all") as folder:
+        model = _model(seed=0)
+        model.compile(_distributed(keras.optimizers.SGD(0.05, momentum=0.5), PowerSGD(rank=1)), "mse")
+        path = folder / "best.keras"
+        _fit(model, [callbacks.MetricAverageCallback(), callbacks.BestModelCheckpoint(path, "loss")])
+        gathered(None)  # the first rank has written
+        exchange = model.optimizer.variable_exchange.exchange
+        right = [v.numpy() for v in model.trainable_variables]
+        _fit(model, [])
+        state = {n: {p: bits(v) for p, v in paths.items()} for n, paths in exchange.state.variables_by_name.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # there is no state in the file that would be left out
+            model.load_weights(path)
+        for variable, value in zip(model.trainable_variables, right, strict=True):
+            assert (variable.numpy() == value).all()
+        for name, paths in exchange.state.variables_by_name.items():
+            assert {p: bits(v) for p, v in paths.items()} == state[name]
+        with _warned("holds no compression state", "compression_state=False"):
+            loaded = hvd.load_model(path, compression=PowerSGD(rank=1), allow_larger=True)
+        for trained in (model, loaded):
+            _fit(trained, [callbacks.BroadcastGlobalVariablesCallback(0)])
+            assert_equal_on_ranks({str(i): v.value for i, v in enumerate(trained.trainable_variables)})
+        own = folder / f"own-{stock.rank()}.keras"
+        model.save(own)  # what is saved otherwise has the state as before
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            hvd.load_model(own, compression=PowerSGD(rank=1), allow_larger=True)
 
 
 def _events(folder: Path) -> dict[str, dict[int, float]]:
@@ -586,9 +653,32 @@ def xla_is_switched_off(case: str) -> None:
     assert_equal_on_ranks({str(i): v.value for i, v in enumerate(model.trainable_variables)})
 
 
+@check(cases=EVERY)
+def training_that_nobody_exchanges_is_refused(case: str) -> None:
+    """The optimizer of a file that Keras itself has loaded is a plain one."""
+    model = _model(seed=0)
+    model.compile(_distributed(keras.optimizers.SGD(0.1)), "mse")
+    with _shared_folder("plain") as folder:
+        path = folder / f"{stock.rank()}.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+    x, y = _data()
+    before = loaded.get_weights()
+    loaded.evaluate(x, y, verbose=0, callbacks=[EVERY[case]()])
+    told = ("hvd.load_model", "hvd.DistributedOptimizer")
+    if stock.size() > 1 and case != "compression":
+        with raises(ConfigurationError, "SGD", *told):
+            _fit(loaded, [EVERY[case]()])
+        assert all((a == b).all() for a, b in zip(loaded.get_weights(), before, strict=True))
+    several = _model(seed=0)
+    chosen = _distributed(keras.optimizers.SGD(0.1))
+    several.compile(keras.optimizers.MultiOptimizer(lambda variable: chosen), "mse", jit_compile=False)
+    _fit(several, [callbacks.MetricAverageCallback()])
+
+
 @check()
 def xla_stays_on_without_distributed_optimizer() -> None:
-    model = _model(seed=0)
+    model = _model(seed=0, own_step=True)
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=True)
     _fit(model, [callbacks.MetricAverageCallback()])
     assert model.jit_compile is True

@@ -185,6 +185,42 @@ def loss_scaling_of_plain_optimizers_asks_nobody() -> None:
         assert optimizer.dynamic_scale.numpy() == 32.0
 
 
+@check(cases=ORDERS)
+def an_optimizer_of_one_rank_alone_shifts_no_names(order: str) -> None:
+    if stock.rank() == 0:  # as where it loads a model to look at it
+        distributed(optimizers.SGD(0.1))
+    made = compiled(model(), ORDERS[order](optimizers.SGD(0.1)))
+    fit(made, 2)
+    assert _steps(made.optimizer.inner_optimizer) == 2
+    assert_equal_on_ranks(weights(made))
+
+
+class _OwnFinite(optimizers.LossScaleOptimizer):
+    """Judges gradients by itself."""
+
+    def check_finite(self, grads: Any) -> Any:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in grads])
+
+
+@check(cases=ORDERS)
+def loss_scaling_that_asks_nobody_is_refused(order: str) -> None:
+    told = ("_OwnFinite", "check_finite")
+    if order == "outside":
+        plain = optimizers.SGD(0.1)
+        with raises(ConfigurationError, *told):
+            distributed(_OwnFinite(plain), PowerSGD(rank=2), backward_passes_per_step=2)
+        assert plain.gradient_accumulation_steps is None and not hasattr(plain, "variable_exchange")
+    else:
+        for run_eagerly in (False, True):
+            made = compiled(model(), _OwnFinite(distributed(optimizers.SGD(0.1))), run_eagerly=run_eagerly)
+            before = weights(made)
+            with raises(ConfigurationError, *told):
+                fit(made, 1)
+            assert_same_bits(weights(made), before)
+    alone = compiled(model(), _OwnFinite(optimizers.SGD(0.1)))
+    fit(alone, 1)  # of plain optimizers it may
+
+
 # --- steps of one's own ---
 
 SHAPES = {"a": (9, 7), "b": (7,)}

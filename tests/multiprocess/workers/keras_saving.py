@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import keras
 import tensorflow as tf
 
 import hvd_compress.keras as hvd
+import hvd_compress.keras.saving
 from hvd_compress import QSGD, AllGather, ConfigurationError, DistEFBlockSGD, PowerSGD, ScaleCom
 
 from .harness import check
@@ -111,13 +114,75 @@ def the_file_of_another_rank_is_refused_on_all_ranks() -> None:
             _save(made, path)
         gathered("saved")
         loaded = _loaded(path, PowerSGD(rank=2))
-        with raises(ConfigurationError, "Rank 1", "rank=0"):
+        with raises(ConfigurationError, "Rank 1", "rank=0", "compression_state=False"):
             fit(loaded, 1)
         fresh = _loaded(path, PowerSGD(rank=2), compression_state=False)
         fit(fresh, 1, first=3)
         assert fresh.optimizer.variable_exchange.exchange.step == 1
         assert_equal_on_ranks(weights(fresh))
         gathered("used")
+
+
+@check(min_ranks=2, cases=[None, "bfloat16"])
+def without_local_state_the_file_of_one_rank_is_for_all(compression: Any) -> None:
+    made = _trained(compression)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _shared(Path(folder))
+        if stock.rank() == 0:
+            _save(made, path)
+        gathered("saved")
+        loaded = _loaded(path, compression)
+        gathered("loaded")
+    fit(made, 2, first=3)
+    fit(loaded, 2, first=3)
+    assert_same_bits(weights(loaded), weights(made))
+    assert loaded.optimizer.variable_exchange.exchange.step == 5
+
+
+@check(cases=["all", "first"])
+def loading_while_training_leaves_compression_state(who: str) -> None:
+    """Whether all ranks load the file of one, or one rank alone does: they stay at one step, and equal."""
+    made = _trained(PowerSGD(rank=2))
+    saved = weights(made)
+    with tempfile.TemporaryDirectory() as folder:
+        path = _shared(Path(folder))
+        if stock.rank() == 0:
+            _save(made, path)
+        gathered("saved")
+        fit(made, 2, first=3)
+        exchange = made.optimizer.variable_exchange.exchange
+        state = {name: dict(paths) for name, paths in exchange.state.variables_by_name.items()}
+        kept = {f"{n}.{p}": tf.constant(v.numpy()) for n, paths in state.items() for p, v in paths.items()}
+        if who == "all" or stock.rank() == 0:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                made.load_weights(path)
+            told = [str(w.message) for w in caught if w.category is UserWarning]
+            assert any("compression_state=False" in text and "training has begun" in text for text in told), told
+            assert_same_bits(weights(made), saved)
+        gathered("loaded")
+    for variable in [*made.trainable_variables, *made.optimizer.variables]:
+        variable.assign(stock.broadcast(tf.convert_to_tensor(variable), 0))
+    assert_same_bits({f"{n}.{p}": tf.constant(v.numpy()) for n, paths in state.items() for p, v in paths.items()}, kept)
+    assert exchange.step == 5
+    fit(made, 2, first=5)
+    assert exchange.step == 7
+    assert_equal_on_ranks(weights(made))
+
+
+@check()
+def a_keras_that_saves_in_another_way_is_named() -> None:
+    place = hvd_compress.keras.saving.__file__
+    assert place is not None
+    spec = importlib.util.spec_from_file_location("hvd_compress.keras._saving_elsewhere", place)
+    assert spec is not None and spec.loader is not None
+    missing, kept = "keras.src.saving.keras_saveable", sys.modules["keras.src.saving.keras_saveable"]
+    sys.modules[missing] = None  # type: ignore[assignment]
+    try:
+        with raises(ImportError, keras.__version__, missing):
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    finally:
+        sys.modules[missing] = kept
 
 
 def _shared(folder: Path) -> Path:

@@ -140,6 +140,17 @@ def backward_passes_add_up(case: str) -> None:
         assert int(optimizer.iterations) == 7
 
 
+@check(cases=EVERY)
+def backward_passes_of_other_variables_are_refused(case: str) -> None:
+    """Also where shapes are equal, so that no sum gets another variable's gradients."""
+    kind, _ = case.split("-")
+    sources, given = variables(SHAPES), own(0, SHAPES)
+    optimizer = distributed(KINDS[kind](), backward_passes_per_step=2)
+    optimizer.apply_gradients([(given["matrix"], sources["matrix"]), (None, sources["twin"])])
+    with raises(UsageError, "backward_passes_per_step"):
+        optimizer.apply_gradients([(None, sources["matrix"]), (given["twin"], sources["twin"])])
+
+
 @check()
 def a_loss_scale_optimizer_sees_overflows_of_other_ranks() -> None:
     """One rank's overflow skips the step on all of them."""

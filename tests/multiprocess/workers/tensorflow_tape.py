@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from hvd_compress import (
     Simulator,
     UsageError,
 )
-from hvd_compress.tensorflow import compression_state
+from hvd_compress.tensorflow import compression_state, variable_exchange
 
 from . import process_sets
 from .harness import check
@@ -332,6 +333,39 @@ def local_sources(case: str) -> None:
     assert_close(dict(zip(names, [g for _, g in shared], strict=True)), {name: mean[name] for name in names})
 
 
+class KerasVariable:
+    """What a Keras variable is to us: it holds one of TensorFlow's."""
+
+    def __init__(self, held: tf.Variable) -> None:
+        self._value = self.value = held
+        self.assign = held.assign
+
+
+@check(min_ranks=2)
+def a_variable_is_the_same_in_either_spelling() -> None:
+    """A layer names the Keras variable, the loop takes gradients of the one of TensorFlow inside."""
+    sources, mine = variables(), own(0)
+    with tf.GradientTape() as tape:
+        loss = tf.add_n([tf.reduce_sum(v * mine[name]) for name, v in sources.items()])
+    tape = hvd.DistributedGradientTape(tape, allow_larger=True, scale_local_gradients=False)
+    tape.register_local_source(KerasVariable(sources["bias"]))
+    found = tape.gradient(loss, dict(sources))
+    assert_same_bits({"bias": found["bias"]}, {"bias": mine["bias"]})
+    assert_close({"matrix": found["matrix"]}, {"matrix": mean_of(gradients(0, SHAPES))["matrix"]})
+    pair = [KerasVariable(sources["matrix"]), sources["twin"]]
+    grouped = variable_exchange.VariableExchange(Identity(), groups=[pair], bucket_megabytes=1e-6)
+    grouped(list(mine.values()), list(sources.values()))
+    plan = grouped.exchange.plan
+    names = [{plan.units[i].name for i in bucket} for bucket in plan.buckets]
+    assert {"matrix", "twin"} in names
+
+
+@check(cases=["2.5", "True", "-1", "[1]"])
+def groups_that_are_none_are_refused(text: str) -> None:
+    with raises(ConfigurationError, f"groups={text}"):
+        variable_exchange.VariableExchange(Identity(), groups=json.loads(text.lower()))
+
+
 # --- state ---
 
 
@@ -509,6 +543,20 @@ def checkpoints_of_others_are_refused(case: str) -> None:
                 with raises(ConfigurationError, *fragments):
                     tf.train.Checkpoint(compression=fresh).restore(path)
             assert_same_bits({v.name: v for v in fresh.exchange.variables}, before)
+        gathered("the folder is in use until here")
+
+
+@check(min_ranks=2)
+def a_checkpoint_without_state_is_any_ranks() -> None:
+    """As without compression: rank 0 saves, all restore."""
+    with _folder() as folder:
+        state = hvd.CompressionState()
+        taped(variables(), own(0), compression=Identity(), state=state)
+        path = gathered(tf.train.Checkpoint(compression=state).save(folder))[0]
+        fresh = hvd.CompressionState()
+        tf.train.Checkpoint(compression=fresh).restore(path)
+        found = taped(variables(), own(1), compression=Identity(), state=fresh)
+        assert_close(found, mean_of(gradients(1, SHAPES)))
         gathered("the folder is in use until here")
 
 
@@ -701,6 +749,14 @@ def join_with_a_compressor_that_gathers_is_refused() -> None:
     step = stepper("eager", sources, compression=GTopK(0.05, min_size=8))
     step(own(0))
     with raises(ConfigurationError, "hvd.join()", "GTopK"):
+        hvd.join()
+
+
+@check(min_ranks=2)
+def join_before_replicas_are_compared_is_refused() -> None:
+    step = stepper("eager", variables(), compression=Identity())
+    step(own(0))
+    with raises(ConfigurationError, "hvd.join()", "after 1 step"):
         hvd.join()
 
 
