@@ -1,4 +1,4 @@
-"""broadcast_variables: Horovod's, also for variables of Keras 3, which Horovod's own does not know."""
+"""broadcast_variables: Horovod's, also for variables and element types that Horovod's own does not know."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .variable_exchange import Variable
 
 # Ends the path of every variable of a Keras 3 seed generator.
 _SEED = "seed_generator_state"
+# What Horovod's broadcast takes; anything else travels as its bytes.
+_KNOWN = frozenset({"uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float32", "float64", "bool"})
 
 
 def broadcast_variables(
@@ -30,4 +32,10 @@ def broadcast_variables(
     """
     sent = [v for v in variables if not str(getattr(v, "path", "")).endswith(_SEED)]
     inner = [v if isinstance(v, tf.Variable) or not hasattr(v, "value") else v.value for v in sent]
-    return stock.broadcast_variables(inner, root_rank, process_set=process_set, inplace=inplace)
+    for variable in inner:
+        if variable.dtype.name not in _KNOWN:
+            data = tf.bitcast(tf.convert_to_tensor(variable), tf.uint8)
+            sent = stock.broadcast(data, root_rank, ignore_name_scope=True, process_set=process_set)
+            variable.assign(tf.bitcast(sent, variable.dtype))
+    known = [v for v in inner if v.dtype.name in _KNOWN]
+    return stock.broadcast_variables(known, root_rank, process_set=process_set, inplace=inplace)

@@ -267,8 +267,8 @@ class _DistributedTape:
         gradients = tf.nest.flatten(self.gradient(target, sources, output_gradients))
         pairs = list(zip(flat, gradients, strict=True))
         return (
-            [pair for pair in pairs if id(pair[0]) in self._local],
-            [pair for pair in pairs if id(pair[0]) not in self._local],
+            [pair for pair in pairs if identity(pair[0]) in self._local],
+            [pair for pair in pairs if identity(pair[0]) not in self._local],
         )
 
     def _make(self) -> VariableExchange:

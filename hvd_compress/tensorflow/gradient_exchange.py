@@ -104,8 +104,11 @@ class GradientExchange(tf.Module):
         with tf.init_scope():
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="hvd_compress/step")
         self.origin = Origin(process_set.rank(), process_set.size(), self._plan)
-        # A batch's number of embedding rows must not cost a trace of its own.
-        self._function = tf.function(self._exchange, autograph=False, reduce_retracing=True)
+        # A batch's number of embedding rows must not cost a trace of its own. Not put into the caller's graph, it also
+        # keeps the optimiser from adding up chains of means, as for a norm, in an order that differs between ranks.
+        self._function = tf.function(
+            self._exchange, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
+        )
         _live.add(self)
 
     @property

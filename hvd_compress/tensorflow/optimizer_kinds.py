@@ -49,19 +49,19 @@ def attach_to_v1(optimizer: Any, exchange: VariableExchange, accumulation: Accum
     _check_settings(optimizer, exchange)
     exchanging = _Exchanging(optimizer, exchange)
     compute, apply = optimizer.compute_gradients, optimizer.apply_gradients
-    waiting = {"exchanged": False}
+    waiting = {"exchanged": 0}  # a GAN computes the gradients of two losses before it applies any
 
     def compute_gradients(*args: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
         pairs = list(compute(*args, **kwargs))
         if accumulation is not None:
             return pairs
-        waiting["exchanged"] = True
+        waiting["exchanged"] += 1
         return exchanging(pairs, mark=False)
 
     def apply_gradients(grads_and_vars: Iterable[tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
         pairs = list(grads_and_vars)
         if waiting["exchanged"]:
-            waiting["exchanged"] = False
+            waiting["exchanged"] -= 1
             return apply(pairs, *args, **kwargs)
         if accumulation is None:
             return apply(exchanging(pairs), *args, **kwargs)

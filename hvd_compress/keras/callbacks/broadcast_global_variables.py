@@ -14,6 +14,7 @@ from ...contract import Scope
 from ...errors import ConfigurationError, RankDisagreementError
 from ...exchange.saved import declared_leaves, elementwise
 from ...tensorflow.gradient_exchange import GradientExchange
+from ...tensorflow.identity import identity
 from .distributed import gradient_exchange_of, nested_optimizers
 from .horovod_callback import HorovodCallback
 from .synchronising import broadcast_variables, gather_objects
@@ -63,7 +64,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         """
         if not isinstance(var, (tf.Variable, keras.Variable)):
             raise ConfigurationError(f"{var!r} is not a variable; pass variables of Keras or TensorFlow.")
-        self._local[_key(var)] = var  # kept, so that its id stays its own
+        self._local[identity(var)] = var  # kept, so that its id stays its own
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -108,7 +109,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         if self.broadcast_done or threading.get_ident() != self._thread:
             return
         groups = self._groups()
-        new = any(_key(v) not in self._sent for variables in groups.values() for v in variables)
+        new = any(identity(v) not in self._sent for variables in groups.values() for v in variables)
         if any(gather_objects(new, f"{_NAME}.new", self.process_set)):
             self._agree(groups, "again", raising=True)
             self._send(groups, "again")
@@ -130,12 +131,12 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
     def _groups(self) -> dict[str, list[Any]]:
         """Return what must be equal on all ranks, as far as it is there."""
         exchange = gradient_exchange_of(self.optimizer)
-        own = set() if exchange is None else {_key(v) for v in exchange.variables}
-        weights = [v for v in self.model.weights if _key(v) not in self._local]
-        optimizer = [] if self.optimizer is None else [v for v in self.optimizer.variables if _key(v) not in own]
+        own = set() if exchange is None else {identity(v) for v in exchange.variables}
+        weights = [v for v in self.model.weights if identity(v) not in self._local]
+        optimizer = [] if self.optimizer is None else [v for v in self.optimizer.variables if identity(v) not in own]
         return {
             "weights": weights,
-            "optimizer variables": [v for v in optimizer if _key(v) not in self._local],
+            "optimizer variables": [v for v in optimizer if identity(v) not in self._local],
             "compression state": [] if exchange is None else replicated_variables(exchange, self.process_set.size()),
         }
 
@@ -159,7 +160,7 @@ class BroadcastGlobalVariablesCallback(HorovodCallback):
         variables = [v for group in groups.values() for v in group]
         with tf.device(self.device):
             broadcast_variables(variables, self.root_rank, f"{_NAME}.{when}", self.process_set)
-        self._sent = {_key(v) for v in variables}
+        self._sent = {identity(v) for v in variables}
 
 
 def replicated_variables(exchange: GradientExchange, world_size: int) -> list[tf.Variable]:
@@ -180,11 +181,6 @@ def _as_list(variables: Any) -> list[Any]:
     if isinstance(variables, Iterable) and not isinstance(variables, (tf.Variable, keras.Variable)):
         return list(variables)
     return [variables]
-
-
-def _key(variable: Any) -> int:
-    """Return what tells a variable from others, also where Keras has wrapped it."""
-    return id(variable if isinstance(variable, tf.Variable) else variable.value)
 
 
 def _spec(variable: Any) -> _Spec:

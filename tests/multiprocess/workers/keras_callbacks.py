@@ -259,7 +259,7 @@ def broadcast_of_a_model_without_weights_needs_single_steps(case: str) -> None:
     model = Lazy()
     model.compile(_distributed(keras.optimizers.SGD(0.1), PowerSGD(rank=1)), "mse", steps_per_execution=2)
     if case == "one" and stock.rank() > 0:
-        model.build((None, 6))
+        model(_data()[0])
     used = [callbacks.BroadcastGlobalVariablesCallback(0)]
     with raises(ConfigurationError, "Rank 0", "steps_per_execution=2", "build the model first"):
         _fit(model, used, batches=4)

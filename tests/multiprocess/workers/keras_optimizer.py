@@ -195,7 +195,7 @@ def an_optimizer_of_one_rank_alone_shifts_no_names(order: str) -> None:
     assert_equal_on_ranks(weights(made))
 
 
-class _OwnFinite(optimizers.LossScaleOptimizer):
+class OwnFinite(optimizers.LossScaleOptimizer):
     """Judges gradients by itself."""
 
     def check_finite(self, grads: Any) -> Any:
@@ -204,20 +204,20 @@ class _OwnFinite(optimizers.LossScaleOptimizer):
 
 @check(cases=ORDERS)
 def loss_scaling_that_asks_nobody_is_refused(order: str) -> None:
-    told = ("_OwnFinite", "check_finite")
+    told = ("OwnFinite", "check_finite")
     if order == "outside":
         plain = optimizers.SGD(0.1)
         with raises(ConfigurationError, *told):
-            distributed(_OwnFinite(plain), PowerSGD(rank=2), backward_passes_per_step=2)
+            distributed(OwnFinite(plain), PowerSGD(rank=2), backward_passes_per_step=2)
         assert plain.gradient_accumulation_steps is None and not hasattr(plain, "variable_exchange")
     else:
         for run_eagerly in (False, True):
-            made = compiled(model(), _OwnFinite(distributed(optimizers.SGD(0.1))), run_eagerly=run_eagerly)
+            made = compiled(model(), OwnFinite(distributed(optimizers.SGD(0.1))), run_eagerly=run_eagerly)
             before = weights(made)
             with raises(ConfigurationError, *told):
                 fit(made, 1)
             assert_same_bits(weights(made), before)
-    alone = compiled(model(), _OwnFinite(optimizers.SGD(0.1)))
+    alone = compiled(model(), OwnFinite(optimizers.SGD(0.1)))
     fit(alone, 1)  # of plain optimizers it may
 
 

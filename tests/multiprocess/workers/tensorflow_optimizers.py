@@ -109,6 +109,27 @@ def minimize_exchanges_once(kind: str) -> None:
     assert_equal_on_ranks(sources)
 
 
+@check()
+def gradients_of_two_losses_are_exchanged_once_each() -> None:
+    """Also where both are computed before the first is applied."""
+    sources = variables(SHAPES)
+    optimizer = distributed(KINDS["v1"]())
+    computed = []
+    for number in range(2):
+        mine = own(number, SHAPES)
+        computed.append(
+            optimizer.compute_gradients(
+                lambda mine=mine: tf.add_n([tf.reduce_sum(v * mine[n]) for n, v in sources.items()]),
+                var_list=list(sources.values()),
+            )
+        )
+    for pairs in computed:
+        optimizer.apply_gradients(pairs)
+    assert int(optimizer.exchange.exchange.step) == 2
+    means = [mean_of(gradients(number, SHAPES)) for number in range(2)]
+    assert_close(sources, {name: -RATE * (means[0][name] + means[1][name]) for name in SHAPES})
+
+
 @check(cases=["new", "legacy"])
 def class_name_and_configuration_stay(kind: str) -> None:
     plain = KINDS[kind](momentum=0.9)
@@ -144,7 +165,8 @@ def backward_passes_add_up(case: str) -> None:
 def backward_passes_of_other_variables_are_refused(case: str) -> None:
     """Also where shapes are equal, so that no sum gets another variable's gradients."""
     kind, _ = case.split("-")
-    sources, given = variables(SHAPES), own(0, SHAPES)
+    shapes: dict[str, tuple[int, ...]] = {"matrix": (24, 18), "twin": (24, 18)}
+    sources, given = variables(shapes), own(0, shapes)
     optimizer = distributed(KINDS[kind](), backward_passes_per_step=2)
     optimizer.apply_gradients([(given["matrix"], sources["matrix"]), (None, sources["twin"])])
     with raises(UsageError, "backward_passes_per_step"):

@@ -23,6 +23,7 @@ from hvd_compress import (
     AllReduce,
     Cast,
     ConfigurationError,
+    DistEFBlockSGD,
     DistEFBlockSGDM,
     ErrorFeedback,
     GTopK,
@@ -441,6 +442,29 @@ def gradients_that_vanish_are_refused() -> None:
         loss = tf.reduce_sum(sources["matrix"])
     with raises(UsageError, "bias", "new or missing"):
         hvd.DistributedGradientTape(tape, allow_larger=True, bucket_megabytes=ONE_BUCKET).gradient(loss, dict(sources))
+
+
+@check(min_ranks=2, cases=["dense", "powersgd", "scalecom", "signs"])
+def sums_of_means_are_equal_on_ranks(case: str) -> None:
+    """What users compute from means in the same graph is not rearranged by the optimiser of each process."""
+    compression = {"dense": None, "powersgd": PowerSGD(rank=2), "scalecom": ScaleCom(), "signs": DistEFBlockSGD()}[case]
+    sources = variables({f"v{i}": (9 + i, 7) for i in range(20)})
+    wanted = {
+        name: tf.random.stateless_normal(v.shape, [stock.rank(), i]) for i, (name, v) in enumerate(sources.items())
+    }
+
+    @tf.function
+    def step() -> dict[str, Any]:
+        means = taped(sources, wanted, compression=compression, learning_rate=0.1)
+        norm = sum(tf.reduce_sum(mean * mean) for mean in means.values())  # as clipping does
+        summed = sum(mean[:7] for mean in means.values())
+        steps = {name: means[name] * 0.1 + v + means[name] ** 2 + v * 0.3 for name, v in sources.items()}
+        for name, variable in sources.items():
+            variable.assign(steps[name])
+        return {"norm": norm, "summed": summed, **steps}
+
+    for _ in range(3):
+        assert_equal_on_ranks(step())
 
 
 @check(cases=["number", "variable", "function", "optimizer"])
