@@ -234,7 +234,11 @@ class TensorFlowOps(ArrayOps):
         return self._tf.reduce_max(self._tf.abs(x), axis=1, keepdims=True)
 
     def orthonormal_rows(self, x: Array) -> Array:
-        return self._tf.linalg.matrix_transpose(self._tf.linalg.qr(self._tf.linalg.matrix_transpose(x))[0])
+        tf = self._tf
+        # Its QR squares numbers without scaling them first, as LAPACK does: they would leave the range of float32.
+        largest = tf.reduce_max(tf.abs(x), axis=-1, keepdims=True)
+        x = x / tf.where(tf.equal(largest, 0.0), tf.ones_like(largest), largest)
+        return tf.linalg.matrix_transpose(tf.linalg.qr(tf.linalg.matrix_transpose(x))[0])
 
     def leading_left_vectors(self, x: Array, rank: int) -> Array:
         _, left, _ = self._tf.linalg.svd(x)
