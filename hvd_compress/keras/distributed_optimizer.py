@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from ..drivers.settings import check_passes
 from ..errors import ConfigurationError, UsageError
+from ..tensorflow.settings import check_optimizer
 from ..tensorflow.variable_exchange import VariableExchange
 from .attachment import Attachment
 from .loss_scaling import check_asks, teach_loss_scaling
-from .settings import check_optimizer
 
 
 def DistributedOptimizer(

@@ -10,11 +10,11 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from ..contract import Operator
 from ..errors import ConfigurationError
 from .accumulation import Accumulation, Pairs
 from .exchanged import check_not_exchanged, mark_exchanged
 from .learning_rate import current_learning_rate
+from .settings import check_optimizer
 from .variable_exchange import VariableExchange
 
 
@@ -23,7 +23,7 @@ def attach_to_tf_keras(optimizer: Any, exchange: VariableExchange, accumulation:
 
     A `LossScaleOptimizer` around it asks for the same, before it looks for overflows.
     """
-    _check_settings(optimizer, exchange)
+    check_optimizer(optimizer, exchange.compressor)
     optimizer.aggregate_gradients = _Exchanging(optimizer, exchange)
     if accumulation is not None:
         optimizer.apply_gradients = _accumulating(optimizer, accumulation, optimizer.apply_gradients)
@@ -34,7 +34,7 @@ def attach_to_tf_keras(optimizer: Any, exchange: VariableExchange, accumulation:
 
 def attach_to_tf_keras_legacy(optimizer: Any, exchange: VariableExchange, accumulation: Accumulation | None) -> None:
     """Exchange where the class adds up the gradients of `tf.distribute` replicas: before it clips."""
-    _check_settings(optimizer, exchange)
+    check_optimizer(optimizer, exchange.compressor)
     optimizer._aggregate_gradients = _Exchanging(optimizer, exchange)
     if accumulation is not None:
         optimizer.apply_gradients = _accumulating(optimizer, accumulation, optimizer.apply_gradients)
@@ -46,7 +46,7 @@ def attach_to_v1(optimizer: Any, exchange: VariableExchange, accumulation: Accum
 
     Gradients that `compute_gradients` did not make, or that add up first, are exchanged in `apply_gradients`.
     """
-    _check_settings(optimizer, exchange)
+    check_optimizer(optimizer, exchange.compressor)
     exchanging = _Exchanging(optimizer, exchange)
     compute, apply = optimizer.compute_gradients, optimizer.apply_gradients
     waiting = {"exchanged": 0}  # a GAN computes the gradients of two losses before it applies any
@@ -130,27 +130,3 @@ def _track(optimizer: Any, exchange: VariableExchange, accumulation: Accumulatio
     if accumulation is not None:
         optimizer._track_trackable(accumulation, "accumulation")
     optimizer.register_local_var = exchange.register_local
-
-
-def _check_settings(optimizer: Any, exchange: VariableExchange) -> None:
-    """Raise if both the compressor and the optimizer have momentum, or both have weight decay.
-
-    Raises:
-        ConfigurationError: they have; it would act twice.
-    """
-    compressor = exchange.compressor
-    if not isinstance(compressor, Operator):
-        return
-    for name in ("momentum", "beta_1", "_momentum", "_beta1") if compressor.has_momentum else ():
-        value = getattr(optimizer, name, None)
-        if value is not None and not callable(value) and float(value) != 0.0:
-            raise ConfigurationError(
-                f"{compressor!r} has momentum of its own and the optimizer has {name.lstrip('_')}={float(value)!r}; "
-                "use SGD without momentum, or another compressor."
-            )
-    decay = getattr(optimizer, "weight_decay", None)
-    if compressor.needs_parameters and decay:
-        raise ConfigurationError(
-            f"{compressor!r} has weight decay of its own and the optimizer has weight_decay={decay!r}; set one of the "
-            "two to 0."
-        )

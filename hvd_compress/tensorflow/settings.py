@@ -1,4 +1,4 @@
-"""What a Keras optimizer must not do besides what its compressor does."""
+"""What an optimizer must not do besides what its compressor does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from ..contract import Codec, Operator
 from ..errors import ConfigurationError
 
-_MOMENTA = ("momentum", "beta_1", "adam_beta_1")
+# As Keras 3, tf_keras and tf.compat.v1.train name it.
+_MOMENTA = ("momentum", "beta_1", "adam_beta_1", "_momentum", "_beta1")
 
 
 def check_optimizer(optimizer: Any, compressor: Operator | Codec) -> None:
@@ -18,16 +19,16 @@ def check_optimizer(optimizer: Any, compressor: Operator | Codec) -> None:
     """
     if not isinstance(compressor, Operator):
         return
-    for name in _MOMENTA:
+    kind = type(optimizer).__name__
+    for name in _MOMENTA if compressor.has_momentum else ():
         value = getattr(optimizer, name, None)
-        if compressor.has_momentum and value:
+        if value is not None and not callable(value) and float(value) != 0.0:
             raise ConfigurationError(
-                f"{compressor!r} has momentum of its own and {type(optimizer).__name__} has {name}={value!r}; use "
-                "keras.optimizers.SGD with momentum=0.0, or another compressor."
+                f"{compressor!r} has momentum of its own and {kind} has {name.lstrip('_')}={float(value)!r}; use SGD "
+                "with momentum=0.0, or another compressor."
             )
     decay = getattr(optimizer, "weight_decay", None)
     if compressor.needs_parameters and decay:
         raise ConfigurationError(
-            f"{compressor!r} has weight decay of its own and {type(optimizer).__name__} has weight_decay={decay!r}; "
-            "set one of the two to 0."
+            f"{compressor!r} has weight decay of its own and {kind} has weight_decay={decay!r}; set one of them to 0."
         )
