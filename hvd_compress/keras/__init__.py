@@ -3,7 +3,7 @@
 Names that must know of compression or of Keras 3 are ours; every other name is Horovod's own.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import horovod.keras as _keras
@@ -15,26 +15,37 @@ except ImportError as error:
     ) from error
 
 from ..horovod.open_mpi import tell_where_it_lies
+from ..tensorflow.broadcast import broadcast_variables, refuse_global_variables
 from . import callbacks, elastic
 from .distributed_optimizer import DistributedOptimizer, PartialDistributedOptimizer
 from .saving import load_model
+from .sync_batch_normalization import SyncBatchNormalization
 
 tell_where_it_lies()
 
 # Horovod spells it in two ways, which differ in a few names.
 _stock = (_tensorflow_keras, _keras)
 
-__all__ = [
+_ours = [
     "DistributedOptimizer",
     "PartialDistributedOptimizer",
+    "SyncBatchNormalization",
+    "broadcast_global_variables",
+    "broadcast_variables",
     "callbacks",
     "elastic",
     "load_model",
-    *sorted(
-        {name for module in _stock for name in dir(module) if not name.startswith("_")}
-        - {"DistributedOptimizer", "PartialDistributedOptimizer", "callbacks", "elastic", "load_model"}
-    ),
 ]
+__all__ = [
+    *_ours,
+    *sorted({name for module in _stock for name in dir(module) if not name.startswith("_")} - set(_ours)),
+]
+
+
+def broadcast_global_variables(root_rank: int) -> NoReturn:
+    """Raises ConfigurationError: Keras 3 runs on TensorFlow 2, which has no global variables."""
+    del root_rank
+    refuse_global_variables()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,9 @@ import keras
 import tensorflow as tf
 
 from ..errors import ConfigurationError, UsageError
+from ..tensorflow.exchanged import check_not_exchanged
 from ..tensorflow.gradient_exchange import check_not_compiled
+from ..tensorflow.settings import check_clipping
 from ..tensorflow.variable_exchange import VariableExchange
 from .loss_scaling import FiniteOnAllRanks
 from .saving import SavedCompression
@@ -30,7 +32,7 @@ class Attachment:
     Args:
         optimizer: of Keras 3; it gets `variable_exchange`, and `register_local_var` as Horovod's has it.
         exchange: what exchanges gradients.
-        factor: gradients are multiplied by it before the exchange.
+        factor: gradients are multiplied by it before the exchange: by n, what Keras averages over n steps is a sum.
         name: of the operations in graphs.
 
     Raises:
@@ -46,7 +48,7 @@ class Attachment:
             )
         self._optimizer = optimizer
         self._exchange = exchange
-        self._factor = factor
+        self.factor = factor
         self._name = name
         self._variables: Sequence[Any] | None = None
         self._applied = self._exchanged = False
@@ -60,16 +62,17 @@ class Attachment:
         optimizer.register_local_var = exchange.register_local
         # Checkpoints of TensorFlow track the exchange by this name, files of Keras the other one.
         optimizer.variable_exchange = exchange
-        optimizer.hvd_compress = SavedCompression(exchange)
+        optimizer.hvd_compress = SavedCompression(exchange, self)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Apply gradients as the optimizer does, and see that they were exchanged on the way.
 
         Raises:
             ConfigurationError: variables are to be overwritten instead of updated, or XLA compiles this step.
-            UsageError: the optimizer's class applies gradients in a way of its own.
+            UsageError: gradients are exchanged already, or the optimizer's class applies them in a way of its own.
         """
         check_not_compiled()
+        check_not_exchanged(grads)
         if len(grads) == 0:
             return
         variables = self._optimizer._trainable_variables if trainable_variables is None else trainable_variables
@@ -102,22 +105,28 @@ class Attachment:
 
         Raises:
             UsageError: it is not known which variables the gradients are of.
+            ConfigurationError: they would be clipped by a norm that differs between ranks.
         """
         if self._variables is None or len(self._variables) != len(grads):
             raise UsageError(
                 f"{type(self._optimizer).__name__} clips gradients outside of a step, where it is not known which "
                 "variables they are of; leave clipping to the distributed optimizer."
             )
+        check_clipping(self._optimizer, self._exchange.has_local)
         self._exchanged = True
+        self._exchange.tell(
+            gradient_accumulation_steps=self._optimizer.gradient_accumulation_steps,
+            average_aggregated_gradients=self.factor == 1.0,
+        )
         with tf.name_scope(self._name):
-            given = grads if self._factor == 1.0 else [self._multiplied(gradient) for gradient in grads]
+            given = grads if self.factor == 1.0 else [self._multiplied(gradient) for gradient in grads]
             means = self._exchange(given, self._variables, self._optimizer.learning_rate)
         return self._clip(means)
 
     def _multiplied(self, gradient: Any) -> Any:
         if isinstance(gradient, tf.IndexedSlices):
-            return tf.IndexedSlices(gradient.values * self._factor, gradient.indices, gradient.dense_shape)
-        return gradient * tf.cast(self._factor, gradient.dtype)
+            return tf.IndexedSlices(gradient.values * self.factor, gradient.indices, gradient.dense_shape)
+        return gradient * tf.cast(self.factor, gradient.dtype)
 
 
 def _not_exchanged(optimizer: Any) -> str:

@@ -55,8 +55,9 @@ def DistributedOptimizer(
         gradient_predivide_factor: divide by it before the exchange and multiply after it; average only.
         op: `hvd.Average` or `hvd.Sum`.
         backward_passes_per_step: gradients accumulate over so many steps before the exchange; this sets
-            `optimizer.gradient_accumulation_steps`, which does the same.
-        average_aggregated_gradients: accumulated gradients are averaged; otherwise added up.
+            `optimizer.gradient_accumulation_steps`.
+        average_aggregated_gradients: accumulated gradients are averaged, as Keras by itself does over its
+            `gradient_accumulation_steps`; otherwise added up, as with Horovod.
         num_groups: the older name of `groups` as a number.
         groups: gradients that travel together: a number of groups, or lists of variables.
         process_set: the ranks that train together.
@@ -100,21 +101,20 @@ def DistributedOptimizer(
     return optimizer
 
 
-def PartialDistributedOptimizer(
-    optimizer: Any, *args: Any, local_layers: Iterable[Any] | None = None, **options: Any
-) -> Any:
+def PartialDistributedOptimizer(optimizer: Any, *args: Any, local_layers: Any = None, **options: Any) -> Any:
     """Make an optimizer distributed, but for the weights of some layers, which each rank trains by itself.
 
     Args:
         optimizer: as for `DistributedOptimizer`.
         args: further arguments of `DistributedOptimizer`, as `options`.
-        local_layers: layers that are built already.
+        local_layers: a layer or several, built already; their trainable weights are each rank's own.
         options: see `args`.
 
     Raises:
-        ConfigurationError: a layer is not built; otherwise as `DistributedOptimizer`.
+        ConfigurationError: one is no layer of Keras 3, or not built; otherwise as `DistributedOptimizer`.
     """
-    layers = list(local_layers or ())
+    given = () if local_layers is None else local_layers
+    layers = list(given) if isinstance(given, Iterable) else [given]
     for layer in layers:
         if not isinstance(layer, keras.layers.Layer) or not layer.built:
             raise ConfigurationError(

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ..contract import Max
 from ..errors import ConfigurationError
+from ..tensorflow.exchanged import check_not_exchanged
 from ..tensorflow.gradient_exchange import check_not_compiled
 from ..tensorflow.transport import HorovodTransport
 
@@ -53,6 +54,7 @@ def teach_loss_scaling() -> None:
     def apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         if getattr(self.inner_optimizer, "finite_on_all_ranks", None) is not None:
             check_asks(self)
+            check_not_exchanged(grads)  # unscaled, they bear no mark
         own_apply(self, grads, trainable_variables)
 
     setattr(check_finite, _ASKS, True)

@@ -29,6 +29,8 @@ except ImportError as error:
 
 _ABOUT = "about"
 _left_out: ContextVar[bool] = ContextVar("hvd_compress_left_out", default=False)
+# Whether `load_model` is loading, which insists on the state; `load_weights` may be of a file that is for all ranks.
+_required: ContextVar[bool] = ContextVar("hvd_compress_required", default=False)
 
 
 @contextmanager
@@ -49,28 +51,37 @@ class SavedCompression(KerasSaveable):
 
     Args:
         exchange: the optimizer's.
+        attachment: the optimizer's; its `factor` is saved.
     """
 
-    def __init__(self, exchange: VariableExchange) -> None:
+    def __init__(self, exchange: VariableExchange, attachment: Any) -> None:
         self._exchange = exchange
-        self.found = False
+        self._attachment = attachment
+        self.found = self.ignores_state = False
+        self.factor: float | None = None
+
+    def set_factor(self, factor: float) -> None:
+        """Multiply gradients by another factor before the exchange."""
+        self._attachment.factor = factor
 
     def _obj_type(self) -> str:
         return "Optimizer"
 
     def save_own_variables(self, store: Any) -> None:
         """Put the state into a store of Keras: numbered arrays, and what they are."""
+        factor = {"factor": self._attachment.factor}
         saved = None if _left_out.get() else self._exchange.saved_state()
         if saved is None:
+            store[_ABOUT] = _bytes(factor)
             return
         arrays = [(name, path, array) for name, paths in saved.leaves.items() for path, array in paths.items()]
-        about = {
+        about = factor | {
             "origin": saved.origin,
             "step": saved.step,
             "names": saved.names,
             "arrays": [[name, path] for name, path, _ in arrays],
         }
-        store[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        store[_ABOUT] = _bytes(about)
         for number, (_, _, array) in enumerate(arrays):
             store[str(number)] = array
 
@@ -80,8 +91,12 @@ class SavedCompression(KerasSaveable):
         After the first step the present state stays: nothing tells whether the other ranks load too, and which file,
         and a rank that alone went back would be at another step than they are.
         """
-        self.found = _ABOUT in store.keys()  # noqa: SIM118 (a store has no __iter__)
-        if not self.found:
+        self.found = False
+        if _ABOUT not in store.keys():  # noqa: SIM118 (a store has no __iter__)
+            return
+        about = json.loads(np.asarray(store[_ABOUT]).tobytes())
+        self.factor, self.found = about["factor"], "origin" in about
+        if not self.found or self.ignores_state:
             return
         live = self._exchange.exchange
         if live is not None:
@@ -94,11 +109,15 @@ class SavedCompression(KerasSaveable):
                     stacklevel=2,
                 )
             return
-        about = json.loads(np.asarray(store[_ABOUT]).tobytes())
         leaves: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
         for number, (name, path) in enumerate(about["arrays"]):
             leaves.setdefault(name, {})[path] = np.array(store[str(number)])
-        self._exchange.restore(SavedState(about["origin"], about["step"], tuple(about["names"]), leaves))
+        saved = SavedState(about["origin"], about["step"], tuple(about["names"]), leaves)
+        self._exchange.restore(saved, required=_required.get())
+
+
+def _bytes(about: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(json.dumps(about).encode(), np.uint8)
 
 
 def load_model(
@@ -143,23 +162,50 @@ def load_model(
             "compile it with hvd.DistributedOptimizer(...)."
         )
     DistributedOptimizer(model.optimizer, compression=compression, **options)
-    if compression_state:
-        _load_compression(model, str(filepath))
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    saved = _load_compression(model, optimizer, str(filepath), compression_state)
+    if not {"backward_passes_per_step", "average_aggregated_gradients"} & options.keys():
+        _restore_accumulation(optimizer, saved, str(filepath))
     return model
 
 
-def _load_compression(model: Any, filepath: str) -> None:
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+def _load_compression(model: Any, optimizer: Any, filepath: str, with_state: bool) -> SavedCompression:
+    """Load what a file holds of compression; state only where it is wanted."""
+    saved: SavedCompression = optimizer.hvd_compress
+    saved.ignores_state = not with_state
     if os.path.isdir(filepath):
         filepath = os.path.join(filepath, "model.weights.h5")
     if filepath.endswith((".keras", ".weights.h5")):
-        # Loads weights and optimizer once more, and this time what hangs on the optimizer too.
-        model.load_weights(filepath)
+        token = _required.set(True)
+        try:
+            # Loads weights and optimizer once more, and this time what hangs on the optimizer too.
+            model.load_weights(filepath)
+        finally:
+            _required.reset(token)
     compressor = optimizer.variable_exchange.compressor
-    if not optimizer.hvd_compress.found and not isinstance(compressor, (Identity, HorovodCompressor)):
+    if with_state and not saved.found and not isinstance(compressor, (Identity, HorovodCompressor)):
         warnings.warn(
             f"{filepath!r} holds no compression state; what {compressor!r} remembers starts at zero. Pass "
             "compression_state=False to say that this is meant.",
             UserWarning,
             stacklevel=3,
+        )
+    saved.ignores_state = False
+    return saved
+
+
+def _restore_accumulation(optimizer: Any, saved: SavedCompression, filepath: str) -> None:
+    """Add gradients up, or average them, over local steps as the saved optimizer did.
+
+    Raises:
+        ConfigurationError: the file does not tell.
+    """
+    if saved.factor is not None:
+        optimizer.hvd_compress.set_factor(saved.factor)
+    elif optimizer.gradient_accumulation_steps and not filepath.endswith(".keras"):
+        steps = optimizer.gradient_accumulation_steps
+        raise ConfigurationError(
+            f"The optimizer in {filepath!r} accumulates gradients over {steps} steps, and this kind of file does not "
+            f"tell whether it adds them up or averages them; pass backward_passes_per_step={steps}, for means with "
+            "average_aggregated_gradients=True."
         )

@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 from ..horovod.open_mpi import tell_where_it_lies
-from .broadcast import broadcast_variables
+from .broadcast import broadcast_global_variables, broadcast_variables
 from .compression_state import CompressionState
 from .distributed_gradient_tape import DistributedGradientTape, PartialDistributedGradientTape
 from .distributed_optimizer import DistributedOptimizer
@@ -32,6 +32,7 @@ __all__ = [
     "GradientExchange",
     "PartialDistributedGradientTape",
     "VariableExchange",
+    "broadcast_global_variables",
     "broadcast_variables",
     "join",
     *(name for name in dir(_stock) if not name.startswith("_") and name != "keras"),
@@ -41,6 +42,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "keras":  # ours also where Horovod's is loaded
         return importlib.import_module(f"{__name__}.keras")
+    if name == "SyncBatchNormalization":  # Horovod's is for tf_keras
+        return importlib.import_module(f"{__name__}.keras").SyncBatchNormalization
     try:
         return getattr(_stock, name)
     except AttributeError:

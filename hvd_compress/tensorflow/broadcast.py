@@ -1,13 +1,17 @@
-"""broadcast_variables: Horovod's, also for variables and element types that Horovod's own does not know."""
+"""broadcast_variables: Horovod's, also for variables and element types that Horovod's own does not know.
+
+And broadcast_global_variables, which is for graphs of TensorFlow 1 and refuses anything else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import horovod.tensorflow as stock
 import tensorflow as tf
 
+from ..errors import ConfigurationError
 from .variable_exchange import Variable
 
 # Ends the path of every variable of a Keras 3 seed generator.
@@ -39,3 +43,26 @@ def broadcast_variables(
             variable.assign(tf.bitcast(sent, variable.dtype))
     known = [v for v in inner if v.dtype.name in _KNOWN]
     return stock.broadcast_variables(known, root_rank, process_set=process_set, inplace=inplace)
+
+
+def broadcast_global_variables(root_rank: int) -> Any:
+    """Return the operation of a TensorFlow 1 graph that gives all global variables the values of one rank.
+
+    Args:
+        root_rank: whose values all ranks get.
+
+    Raises:
+        ConfigurationError: it is called eagerly or in a `tf.function`, where variables belong to no graph.
+    """
+    if tf.compat.v1.executing_eagerly_outside_functions():
+        refuse_global_variables()
+    return stock.broadcast_global_variables(root_rank)
+
+
+def refuse_global_variables() -> NoReturn:
+    """Raise ConfigurationError: TensorFlow 2 has no global variables."""
+    raise ConfigurationError(
+        "hvd.broadcast_global_variables() is for graphs of TensorFlow 1, and TensorFlow 2 keeps no list of all "
+        "variables: call hvd.broadcast_variables(model.variables, root_rank=0), or give fit() "
+        "hvd.callbacks.BroadcastGlobalVariablesCallback(0)."
+    )

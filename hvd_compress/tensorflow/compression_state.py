@@ -13,7 +13,8 @@ import tensorflow as tf
 from ..contract import Codec, Operator
 from ..errors import UsageError
 from .identity import identity, variable_of
-from .variable_exchange import Variable, VariableExchange, variable_names
+from .naming import variable_names
+from .variable_exchange import Variable, VariableExchange
 
 
 @final

@@ -121,6 +121,9 @@ def DistributedOptimizer(
             "optimizer without loss scaling."
         )
     exchange = VariableExchange(compression, device_dense=device_dense, device_sparse=device_sparse, **options)
+    exchange.tell(
+        backward_passes_per_step=passes, average_aggregated_gradients=average_aggregated_gradients or passes == 1
+    )
     accumulation = Accumulation(passes, average_aggregated_gradients, sparse_as_dense) if passes > 1 else None
     if _is_of("tf_keras", inner, "legacy.Optimizer"):
         attach_to_tf_keras_legacy(inner, exchange, accumulation)

@@ -27,6 +27,7 @@ from . import sparse
 from .graph_optimizer import keep
 from .origin import Origin
 from .transport import HorovodTransport
+from .untracked import Untracked
 from .worker import GraphWorker, Moment
 
 Gradient: TypeAlias = Any  # a tf.Tensor or tf.IndexedSlices
@@ -106,9 +107,11 @@ class GradientExchange(tf.Module):
         self.origin = Origin(process_set.rank(), process_set.size(), self._plan)
         # A batch's number of embedding rows must not cost a trace of its own. Not put into the caller's graph, it also
         # keeps the optimiser from adding up chains of means, as for a norm, in an order that differs between ranks.
-        self._function = tf.function(
+        traced = tf.function(
             self._exchange, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
         )
+        # A SavedModel would contain it, and with it operations that only Horovod can load.
+        self._function = Untracked(traced)
         _live.add(self)
 
     @property
@@ -160,7 +163,7 @@ class GradientExchange(tf.Module):
                 )
             rate = tf.cast(learning_rate, tf.float64)
         values = {name: tf.convert_to_tensor(parameters[name]) for name in self._names}
-        return dict(self._function({name: gradients[name] for name in self._names}, values, rate))
+        return dict(self._function.value({name: gradients[name] for name in self._names}, values, rate))
 
     def check_names(self, gradients: Mapping[str, Gradient]) -> None:
         """Raise if gradients are not those that the exchange was made for.
@@ -181,30 +184,37 @@ class GradientExchange(tf.Module):
                     "sparse_as_dense=True where it is now one and now the other."
                 )
 
-    def check_restored(self, problem: str | None = None) -> None:
-        """Raise on every rank if some rank's state was restored from a checkpoint that it cannot go on from.
+    def check_restored(self, problem: str | None, step: int | None, required: bool) -> str | None:
+        """Find out, on every rank, whether some rank's state comes from a checkpoint that it cannot go on from.
 
         Args:
-            problem: what went wrong when values were restored, if anything did.
+            problem: what is wrong with this rank's, if anything is.
+            step: what the state that is to be restored has done; None where nothing waits for that.
+            required: whether this rank insists on it.
+
+        Returns:
+            What is wrong, where no rank insists on its state; None where all can go on.
 
         Raises:
             ConfigurationError: the first such rank's problem, or that ranks have done different numbers of steps.
         """
         self.origin.settle()
         with tf.init_scope():
-            own = (self.origin.problem or problem, int(self.step.numpy()))
-        told = [own]
+            done = int(self.step.numpy()) if step is None else step
+        problem = self.origin.problem or problem
+        told = [(problem, done, required and (problem is not None or done > 0))]
         if not self._alone:
-            told = HorovodTransport(self._process_set).gather_objects(own, f"{self._prefix}.restored")
-        for rank, (found, _) in enumerate(told):
-            if found is not None:
-                raise ConfigurationError(f"Rank {rank}: {found}")
-        other = next((rank for rank, (_, step) in enumerate(told) if step != told[0][1]), None)
-        if other is not None:
-            raise ConfigurationError(
+            told = HorovodTransport(self._process_set).gather_objects(told[0], f"{self._prefix}.restored")
+        found = next((f"Rank {rank}: {other}" for rank, (other, _, _) in enumerate(told) if other is not None), None)
+        other = next((rank for rank, (_, done, _) in enumerate(told) if done != told[0][1]), None)
+        if found is None and other is not None:
+            found = (
                 f"The compression state of rank 0 is that of step {told[0][1]}, that of rank {other} of step "
                 f"{told[other][1]}; restore checkpoints of the same step on all ranks."
             )
+        if found is not None and any(insists for _, _, insists in told):
+            raise ConfigurationError(found)
+        return found
 
     @property
     def process_set_id(self) -> int:
@@ -243,8 +253,8 @@ class GradientExchange(tf.Module):
         ]
         means = ways[0]() if len(ways) == 1 else tf.switch_case(self._way(step, rate), ways)
         means = {name: self._after(mean) for name, mean in means.items()}
-        for name in self._sparse:
-            means[name] = self._gathered(name, gradients[name])
+        for number, name in enumerate(self._sparse):
+            means[name] = self._gathered(f"sparse{number}", gradients[name])
         self.step.assign_add(1)
         return {name: means[name] for name in self._names}
 
@@ -301,7 +311,7 @@ class GradientExchange(tf.Module):
         if self._alone:
             return gradient
         with tf.device(self._devices[1]):
-            return sparse.gathered(gradient, f"{self._prefix}.sparse.{name}", self._settings.average, self._process_set)
+            return sparse.gathered(gradient, f"{self._prefix}.{name}", self._settings.average, self._process_set)
 
     # --- outside ---
 

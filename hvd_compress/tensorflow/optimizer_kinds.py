@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from .accumulation import Accumulation, Pairs
 from .exchanged import check_not_exchanged, mark_exchanged
 from .learning_rate import current_learning_rate
-from .settings import check_optimizer
+from .settings import check_clipping, check_optimizer
 from .variable_exchange import VariableExchange
 
 
@@ -83,10 +83,7 @@ class _Exchanging:
 
     def __call__(self, grads_and_vars: Iterable[tuple[Any, Any]], mark: bool = True) -> list[tuple[Any, Any]]:
         pairs = list(grads_and_vars)
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ConfigurationError(
-                "tf.distribute has several replicas in this process; run one process for each device with Horovod."
-            )
+        check_clipping(self._optimizer, self._exchange.has_local)
         gradients, variables = [g for g, _ in pairs], [v for _, v in pairs]
         check_not_exchanged(gradients)
         made = self._exchange.exchange

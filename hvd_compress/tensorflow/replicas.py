@@ -11,7 +11,10 @@ import tensorflow as tf
 
 from ..drivers.replicas import check_checksums
 
-CURE = "hvd.broadcast_variables(model.variables, root_rank=0)"
+CURE = (
+    "hvd.broadcast_variables(model.variables, root_rank=0), or give fit() "
+    "hvd.callbacks.BroadcastGlobalVariablesCallback(0),"
+)
 
 
 def replicas_checked(

@@ -38,22 +38,33 @@ class SavedState:
         }
         return cls(exchange.origin.serialize(), int(exchange.step.numpy()), exchange.names, leaves)
 
-    def restore(self, exchange: GradientExchange) -> None:
-        """Assign the state to an exchange; not where it is of another origin, which its `Origin` remembers or raises.
+    def problem_for(self, exchange: GradientExchange) -> str | None:
+        """Return why an exchange cannot go on from this state, or None; it is left as it is.
 
         Raises:
-            ConfigurationError: it is of another rank, world size, compressor or model; or an array is missing.
+            ConfigurationError: the state is of another rank, world size, compressor or model; not while the exchange is
+                being made, then that is what is returned.
         """
         exchange.origin.deserialize(self.origin)
         if exchange.origin.problem is not None:
-            return
-        own = exchange.state.variables_by_name
-        for name, paths in own.items():
+            return exchange.origin.problem
+        for name, paths in exchange.state.variables_by_name.items():
             for path, variable in paths.items():
                 found = self.leaves.get(name, {}).get(path)
                 if found is None or found.shape != tuple(variable.shape):
-                    raise ConfigurationError(f"The saved compression state of {name!r} has no {path!r} that fits.")
-        for name, paths in own.items():
+                    return f"The saved compression state of {name!r} has no {path!r} that fits."
+        return None
+
+    def restore(self, exchange: GradientExchange) -> None:
+        """Assign the state to an exchange.
+
+        Raises:
+            ConfigurationError: it does not fit: see `problem_for`.
+        """
+        problem = self.problem_for(exchange)
+        if problem is not None:
+            raise ConfigurationError(problem)
+        for name, paths in exchange.state.variables_by_name.items():
             for path, variable in paths.items():
                 variable.assign(self.leaves[name][path])
         exchange.step.assign(self.step)

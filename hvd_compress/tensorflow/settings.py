@@ -32,3 +32,21 @@ def check_optimizer(optimizer: Any, compressor: Operator | Codec) -> None:
         raise ConfigurationError(
             f"{compressor!r} has weight decay of its own and {kind} has weight_decay={decay!r}; set one of them to 0."
         )
+
+
+def check_clipping(optimizer: Any, has_local: bool) -> None:
+    """Raise if shared gradients would be clipped by a norm that contains those of local variables.
+
+    Args:
+        optimizer: that clips.
+        has_local: whether some variables are left to this rank.
+
+    Raises:
+        ConfigurationError: they would.
+    """
+    norm = getattr(optimizer, "global_clipnorm", None)
+    if norm and has_local:
+        raise ConfigurationError(
+            f"global_clipnorm={norm!r}: the norm of all gradients contains those of local variables, which differ "
+            "between ranks, so that ranks would clip what they share differently; use clipnorm or clipvalue."
+        )

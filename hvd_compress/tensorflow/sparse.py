@@ -18,19 +18,18 @@ def gathered(gradient: tf.IndexedSlices, name: str, average: bool, process_set: 
 
     Args:
         gradient: this rank's rows, any number of them.
-        name: equal on all ranks.
+        name: equal on all ranks; letters, digits, dots and underscores.
         average: a mean over ranks; otherwise a sum.
         process_set: Horovod's.
     """
     rows = tf.cast(gradient.indices, tf.int64)
     rows = tf.concat([rows, tf.constant([NO_ROW], tf.int64)], axis=0)
     values = tf.concat([gradient.values, tf.zeros((1, *gradient.values.shape[1:]), gradient.values.dtype)], axis=0)
-    safe = "".join(c if c.isalnum() or c in "._" else "_" for c in name)
     options = {"process_set": process_set, "ignore_name_scope": True}
-    all_rows = stock.allgather(sealed(rows), name=f"{safe}.rows", **options)
+    all_rows = stock.allgather(sealed(rows), name=f"{name}.rows", **options)
     # Horovod does not move bfloat16; its bits it does.
     wire = tf.bitcast(values, tf.int16) if values.dtype == tf.bfloat16 else values
-    all_values = tf.bitcast(stock.allgather(sealed(wire), name=f"{safe}.values", **options), values.dtype)
+    all_values = tf.bitcast(stock.allgather(sealed(wire), name=f"{name}.values", **options), values.dtype)
     keep([all_rows, all_values])
     real = all_rows != NO_ROW
     kept = tf.boolean_mask(all_values, real)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import horovod.tensorflow as stock
@@ -12,15 +13,21 @@ import tensorflow as tf
 from ..codecs import Identity
 from ..contract import Codec, Operator
 from ..drivers.settings import ExchangeSettings, check_scales
-from ..errors import ConfigurationError, UsageError
+from ..errors import ConfigurationError, RankDisagreementError, UsageError
 from ..registry import resolve
 from . import sparse
 from .gradient_exchange import Gradient, GradientExchange
 from .identity import identity
+from .naming import SavedNames, differ_in_numbers_only, variable_names
 from .replicas import replicas_checked
 from .saved_state import SavedState
+from .transport import HorovodTransport
+from .untracked import Untracked
 
 Variable = Any  # a tf.Variable or a Keras variable
+
+# Plans that were agreed on so far in each process set; its ranks make them in the same order.
+_agreed: Counter[int] = Counter()
 
 
 @final
@@ -80,12 +87,16 @@ class VariableExchange(tf.Module):
         self._process_set = process_set
         self._devices = (device_dense, device_sparse)
         # Kept out of what checkpoints track, and dropped once the plan is made: models must not live by it.
-        self._groups = _Untracked(groups)
+        self._groups = Untracked(groups)
         self._refusal: str | None = None
         self._scale_local_gradients = scale_local_gradients
         self._local: set[int] = set()
         self._waiting: SavedState | None = None
-        self._saved_names: tuple[str, ...] = ()
+        self._required = True
+        # Of a file of Keras's, which changes names when it loads a model; or agreed on with the other ranks.
+        self._names: tuple[str, ...] = ()
+        self.saved_names = SavedNames()
+        self._wrapper = Untracked({})
         self.exchange: GradientExchange | None = None
 
     @property
@@ -97,16 +108,30 @@ class VariableExchange(tf.Module):
         """Return this rank's state as arrays; None where there is none yet."""
         return self._waiting if self.exchange is None else SavedState.of(self.exchange)
 
-    def restore(self, saved: SavedState) -> None:
+    def restore(self, saved: SavedState, required: bool = True) -> None:
         """Go on from a state that `saved_state` returned; before the first step it waits for that.
+
+        Args:
+            saved: a state.
+            required: raise where it does not fit this rank and what the others have; otherwise all ranks start with
+                empty residuals then, and warn.
 
         Raises:
             ConfigurationError: it does not fit; before the first step all ranks raise that together, at that step.
         """
         if self.exchange is None:
-            self._waiting, self._saved_names = saved, tuple(saved.names)
+            self._waiting, self._names, self._required = saved, tuple(saved.names), required
         else:
             saved.restore(self.exchange)
+
+    @property
+    def has_local(self) -> bool:
+        """Whether some variables are left to this rank."""
+        return bool(self._local)
+
+    def tell(self, **settings: Any) -> None:
+        """Say what the wrapper was told, by name: compared across ranks at the first step."""
+        self._wrapper = Untracked({**self._wrapper.value, **settings})
 
     def register_local(self, variable: Variable) -> None:
         """Leave a variable's gradient to this rank: it is not exchanged."""
@@ -126,20 +151,22 @@ class VariableExchange(tf.Module):
             RankDisagreementError: at the first step, ranks differ in variables, compressor or settings.
             ConfigurationError, UsageError: as `GradientExchange`.
         """
+        _check_one_replica()
         if not self._process_set.included():
             return list(gradients)
         results = [self._own(gradient, v) for gradient, v in zip(gradients, variables, strict=True)]
-        names = variable_names(variables)
         if all(identity(v) in self._local for v in variables):
             return results
-        shared = [i for i, g in enumerate(gradients) if g is not None and identity(variables[i]) not in self._local]
-        if len(self._saved_names) == len(shared):
-            # Plans and random numbers follow the names, which Keras changes when it loads a model.
-            for i, name in zip(shared, self._saved_names, strict=True):
-                names[i] = name
-        given = {names[i]: self._shaped(gradients[i], variables[i]) for i in shared}
         if self._refusal is not None:
             raise ConfigurationError(self._refusal)
+        shared = [i for i, g in enumerate(gradients) if g is not None and identity(variables[i]) not in self._local]
+        names = variable_names(variables)
+        if self.exchange is None:
+            self._agree([names[i] for i in shared])
+        if len(self._names) == len(shared):
+            for i, name in zip(shared, self._names, strict=True):
+                names[i] = name
+        given = {names[i]: self._shaped(gradients[i], variables[i]) for i in shared}
         if self.exchange is None:
             self._make(given, self._group_names(variables, names))
         assert self.exchange is not None
@@ -158,26 +185,66 @@ class VariableExchange(tf.Module):
             results[i] = means[names[i]]
         return results
 
+    def _agree(self, own: Sequence[str]) -> None:
+        """Agree on names with a checkpoint and the other ranks, where they differ in Keras's numbers only.
+
+        Plans, random numbers and collectives follow the names.
+
+        Raises:
+            RankDisagreementError: ranks differ in what `tell` was told.
+        """
+        if len(self._names) == len(own):
+            own = self._names
+        elif differ_in_numbers_only(own, self.saved_names.names):
+            own = self.saved_names.names
+        if self._process_set.size() > 1:
+            number = _agreed[self._process_set.process_set_id]
+            _agreed[self._process_set.process_set_id] += 1
+            item = tuple(own), self._wrapper.value
+            name = f"hvd_compress.tensorflow.names.{number}"
+            everyone = HorovodTransport(self._process_set).gather_objects(item, name)
+            first, told = everyone[0]
+            for rank, (_, other) in enumerate(everyone):
+                for setting in (s for s in told if other.get(s) != told[s]):
+                    raise RankDisagreementError(
+                        f"Rank 0 has {setting}={told[setting]!r}, rank {rank} has {setting}={other.get(setting)!r}; "
+                        "give every rank the same."
+                    )
+            if differ_in_numbers_only(own, first):
+                own = first
+        self._names = tuple(own)
+        self.saved_names.settle(self._names)
+
     def _make(self, given: Mapping[str, Gradient], groups: Sequence[Sequence[str]]) -> None:
         """Make the exchange; take over the state of a checkpoint that waits for it.
 
         Also where this rank has no gradient at all: other ranks, which may have some, must not wait for it.
         """
         made = GradientExchange(given, self.compressor, self._settings, self._process_set, groups, *self._devices)
-        problem = None
+        waiting, problem = self._waiting, None
         with tf.init_scope():
             try:
-                self.exchange = made
-                if self._waiting is not None:
-                    self._waiting.restore(made)
+                self.exchange = made  # what a tf.train.Checkpoint holds is restored here
+                if waiting is not None:
+                    problem = waiting.problem_for(made)
             except (ValueError, tf.errors.OpError) as error:
                 problem = f"The saved compression state cannot be restored: {error}"
+        step = None if waiting is None else waiting.step
         try:
-            made.check_restored(problem)
+            left_out = made.check_restored(problem, step, self._required)
         except ConfigurationError as error:
             self._refusal = str(error)
             raise
-        self._groups, self._waiting = _Untracked(None), None
+        if left_out is not None:
+            warnings.warn(
+                f"{left_out} It was loaded with the weights and is left out: residuals start at zero.",
+                UserWarning,
+                stacklevel=2,
+            )
+        elif waiting is not None:
+            with tf.init_scope():
+                waiting.restore(made)
+        self._groups, self._waiting = Untracked(None), None
 
     def _shaped(self, gradient: Gradient, variable: Variable) -> Gradient:
         """Return the gradient with a shape that is known when a graph is built."""
@@ -205,12 +272,12 @@ class VariableExchange(tf.Module):
         return [[name_of[identity(v)] for v in group if identity(v) in name_of] for group in groups]
 
 
-@final
-@dataclass(frozen=True)
-class _Untracked:
-    """Hides a value from `tf.Module`, which looks for variables in lists."""
-
-    value: Any
+def _check_one_replica() -> None:
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ConfigurationError(
+            "tf.distribute has several replicas in this process, Horovod one process for each device; leave out the "
+            "strategy and start a process for each device (horovodrun -np N)."
+        )
 
 
 def check_groups(groups: Any) -> None:
@@ -229,13 +296,3 @@ def check_groups(groups: Any) -> None:
 def compressor_of(compression: Any) -> Operator | Codec:
     """Return the compressor that a user asked for; None and Horovod's own `Compression.none` are a plain average."""
     return Identity() if compression in (None, stock.Compression.none) else resolve(compression)
-
-
-def variable_names(variables: Sequence[Variable]) -> list[str]:
-    """Return a name for every variable: its path in the model; numbered where several have the same."""
-    found: list[str] = []
-    for variable in variables:
-        name = str(getattr(variable, "path", None) or variable.name).removesuffix(":0")
-        number = sum(other == name or other.startswith(f"{name}#") for other in found)
-        found.append(f"{name}#{number}" if number else name)
-    return found

@@ -13,9 +13,10 @@ import tensorflow as tf
 from ...contract import Scope
 from ...errors import ConfigurationError, RankDisagreementError
 from ...exchange.saved import declared_leaves, elementwise
+from ...tensorflow.fitting import nested_optimizers
 from ...tensorflow.gradient_exchange import GradientExchange
 from ...tensorflow.identity import identity
-from .distributed import gradient_exchange_of, nested_optimizers
+from .distributed import gradient_exchange_of
 from .horovod_callback import HorovodCallback
 from .synchronising import broadcast_variables, gather_objects
 

@@ -8,19 +8,12 @@ import horovod.tensorflow as stock
 import keras
 
 from ...errors import ConfigurationError
+from ...tensorflow import fitting
+from ...tensorflow.fitting import nested_optimizers
 from ...tensorflow.gradient_exchange import GradientExchange
 from ...tensorflow.variable_exchange import VariableExchange
 
 _STOCK_MODULE = "horovod._keras"
-
-
-def nested_optimizers(optimizer: Any) -> list[Any]:
-    """Return an optimizer and those inside it (`LossScaleOptimizer`), outermost first."""
-    found = []
-    while optimizer is not None:
-        found.append(optimizer)
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return found
 
 
 def variable_exchange_of(optimizer: Any) -> VariableExchange | None:
@@ -45,23 +38,12 @@ def process_set_of(optimizer: Any) -> Any:
 
 
 def check_exchanges(model: Any) -> None:
-    """Raise for a model that every rank would train by itself: its steps are those of Keras, its optimizer is plain.
-
-    A model with a `train_step` of its own may exchange gradients there, by a tape.
+    """Raise for a model that every rank would train by itself.
 
     Raises:
         ConfigurationError: it is such a model, and there are several ranks.
     """
-    optimizer = getattr(model, "optimizer", None)
-    own_step = type(model).train_step is not keras.Model.train_step or "train_step" in vars(model)
-    # An optimizer that leaves variables to several others: each of these is distributed or not.
-    several = any(hasattr(layer, "optimizers") for layer in nested_optimizers(optimizer))
-    if stock.size() == 1 or optimizer is None or own_step or several or variable_exchange_of(optimizer) is not None:
-        return
-    raise ConfigurationError(
-        f"The {type(optimizer).__name__} of this model is not distributed, so that every rank would train a model of "
-        "its own: wrap it with hvd.DistributedOptimizer before model.compile(), or load a saved one by hvd.load_model."
-    )
+    fitting.check_exchanges(model, keras.Model, lambda layer: variable_exchange_of(layer) is not None)
 
 
 def check_not_stock(optimizer: Any) -> None:

@@ -2,16 +2,20 @@
 
 Horovod hands them the module `keras.backend`, which is that of Keras 3 wherever both are installed, and lacks what they
 ask of it; they get the backend of tf_keras. Its newer optimizers have their momentum as a plain number, which Horovod's
-cannot set for one step; there the velocities, which are variables, are scaled instead, which comes to the same.
+cannot set for one step; there the velocities, which are variables, are scaled instead, which comes to the same. All of them
+refuse a training in which nobody would exchange gradients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from horovod.tensorflow.keras import callbacks as stock
 
+from .. import fitting
+from ..variable_exchange import VariableExchange
 from ...horovod.elastic import CommitStateCallback, UpdateBatchStateCallback, UpdateEpochStateCallback
 
 __all__ = [
@@ -24,6 +28,27 @@ __all__ = [
     "UpdateBatchStateCallback",
     "UpdateEpochStateCallback",
 ]
+
+
+_STOCK_MODULE = "horovod._keras"
+
+
+def _is_distributed(optimizer: Any) -> bool:
+    """Return whether an optimizer exchanges gradients: by us, or by Horovod, whose own works on tf_keras."""
+    if isinstance(getattr(optimizer, "exchange", None), VariableExchange):
+        return True
+    return any(kind.__module__ == _STOCK_MODULE for kind in type(optimizer).__mro__)
+
+
+def _checked(kind: Any) -> Any:
+    """Return Horovod's callback, which refuses to train where every rank would train a model of its own."""
+
+    def on_train_begin(self: Any, logs: Mapping[str, Any] | None = None) -> None:
+        fitting.check_exchanges(self.model, tf.keras.Model, _is_distributed)
+        kind.on_train_begin(self, logs)
+
+    members = {"on_train_begin": on_train_begin, "__doc__": kind.__doc__, "__module__": __name__}
+    return type(kind.__name__, (kind,), members)
 
 
 def _with_backend(kind: type) -> Any:
@@ -58,8 +83,8 @@ def _with_momentum(kind: Any) -> Any:
     return type(kind.__name__, (kind,), members)
 
 
-BroadcastGlobalVariablesCallback = _with_backend(stock.BroadcastGlobalVariablesCallback)
-MetricAverageCallback = _with_backend(stock.MetricAverageCallback)
-LearningRateScheduleCallback = _with_momentum(_with_backend(stock.LearningRateScheduleCallback))
-LearningRateWarmupCallback = _with_momentum(_with_backend(stock.LearningRateWarmupCallback))
-BestModelCheckpoint = stock.BestModelCheckpoint
+BroadcastGlobalVariablesCallback = _checked(_with_backend(stock.BroadcastGlobalVariablesCallback))
+MetricAverageCallback = _checked(_with_backend(stock.MetricAverageCallback))
+LearningRateScheduleCallback = _checked(_with_momentum(_with_backend(stock.LearningRateScheduleCallback)))
+LearningRateWarmupCallback = _checked(_with_momentum(_with_backend(stock.LearningRateWarmupCallback)))
+BestModelCheckpoint = _checked(stock.BestModelCheckpoint)

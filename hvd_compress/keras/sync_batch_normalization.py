@@ -1,0 +1,79 @@
+"""SyncBatchNormalization for Keras 3: batch normalization over the batches of all ranks, as if they were one."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, final
+
+import horovod.tensorflow as stock
+import keras
+import tensorflow as tf
+
+_NAME = "hvd_compress.sync_batch_normalization"
+
+
+@final
+@keras.saving.register_keras_serializable("hvd_compress")
+class SyncBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization whose mean and variance in training are those of the batches of all ranks together.
+
+    Ranks may have batches of different sizes, and masks. All ranks must call it equally often: it waits for them.
+    Evaluation and prediction use the moving statistics, and wait for nobody.
+
+    Args:
+        kwargs: of `keras.layers.BatchNormalization`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def _moments(self, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return mean and variance over all ranks; where Keras computes those of one batch."""
+        mean, variance = super()._moments(inputs, mask)
+        if stock.size() == 1:
+            return mean, variance
+        if mask is None:
+            elements = tf.size(inputs) // tf.shape(inputs)[self.axis]
+        else:  # one for every place, but for the last axis, along which features lie
+            elements = tf.math.count_nonzero(mask, dtype=tf.int32)
+        count = tf.fill(tf.shape(mean), tf.cast(elements, mean.dtype))
+        # No number of an empty batch counts, and neither does the 0 / 0 that Keras makes of it.
+        empty = tf.equal(count, 0)
+        mean, variance = (tf.where(empty, tf.zeros_like(x), x) for x in (mean, variance))
+        means, variances, counts = tf.unstack(_of_all_ranks(tf.stack([mean, variance, count])), axis=1)
+        shares = tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=0))
+        joined = tf.reduce_sum(shares * means, axis=0)
+        # Not as the mean of squares less the square of the mean, whose difference may have no right digit.
+        return joined, tf.reduce_sum(shares * (variances + tf.square(means - joined)), axis=0)
+
+
+# Collectives are numbered in the order in which a step's graph has them: names of layers may differ between ranks.
+_numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def _next_name() -> str:
+    if tf.executing_eagerly():
+        return f"{_NAME}.eager"
+    graph = tf.compat.v1.get_default_graph()
+    while getattr(graph, "outer_graph", None) is not None and graph.outer_graph.building_function:
+        graph = graph.outer_graph
+    _numbers[graph] = _numbers.get(graph, -1) + 1
+    return f"{_NAME}.{_numbers[graph]}"
+
+
+def _of_all_ranks(own: tf.Tensor) -> tf.Tensor:
+    """Return a tensor of all ranks, along a new first axis; a gradient is the sum of what all ranks have of it."""
+    name = _next_name()
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def gather(own: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        gathered = stock.allgather(own[None], name=name, ignore_name_scope=True)
+        gathered = tf.ensure_shape(gathered, [stock.size(), *own.shape])
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            total = stock.allreduce(upstream, op=stock.Sum, name=f"{name}.gradient", ignore_name_scope=True)
+            return total[stock.rank()]
+
+        return gathered, gradient
+
+    return gather(own)
