@@ -133,6 +133,32 @@ from hvd_compress.keras import *
 assert DistributedOptimizer is hvd.DistributedOptimizer
 """
 
+_REPLICAS = """
+import hvd_compress.tensorflow as htf
+from hvd_compress import ConfigurationError
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.1))
+with strategy.scope():
+    variable = tf.Variable(tf.ones((4, 3)))
+def by_tape():
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(variable)
+    htf.DistributedGradientTape(tape).gradient(loss, [variable])
+with strategy.scope():
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
+    model.compile(optimizer, "mse", jit_compile=False)
+for use in (lambda: strategy.run(by_tape), lambda: model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)):
+    try:
+        use()
+    except ConfigurationError as error:
+        assert "tf.distribute" in str(error)
+    else:
+        raise AssertionError
+"""
+
 _SAVE = """
 import sys
 def made(optimizer):
@@ -194,3 +220,8 @@ def test_another_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
     _run(_SAVE, "uninterrupted", str(tmp_path))
     for way in ("keras", "checkpoint"):
         _run(_SAVE, way, str(tmp_path))
+
+
+@pytest.mark.timeout(300)
+def test_several_replicas_in_one_process_are_refused() -> None:
+    _run(_REPLICAS)

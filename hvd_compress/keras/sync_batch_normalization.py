@@ -9,6 +9,8 @@ import horovod.tensorflow as stock
 import keras
 import tensorflow as tf
 
+from ..errors import ConfigurationError
+
 _NAME = "hvd_compress.sync_batch_normalization"
 
 
@@ -21,10 +23,21 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
     Evaluation and prediction use the moving statistics, and wait for nobody.
 
     Args:
+        fused: must be false, as with Horovod's own.
         kwargs: of `keras.layers.BatchNormalization`.
+
+    Raises:
+        ConfigurationError: `fused` is not false, or this version of Keras computes moments in another place.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, fused: bool = False, **kwargs: Any) -> None:
+        if fused is not False:
+            raise ConfigurationError(f"fused={fused!r}: no fused kernel asks other ranks; leave it at False.")
+        if not hasattr(keras.layers.BatchNormalization, "_moments"):
+            raise ConfigurationError(
+                f"BatchNormalization of Keras {keras.__version__} has no _moments(), which hvd.SyncBatchNormalization "
+                "replaces; use Keras 3.15, or GroupNormalization, which needs no other rank."
+            )
         super().__init__(**kwargs)
 
     def _moments(self, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -42,7 +42,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "keras":  # ours also where Horovod's is loaded
         return importlib.import_module(f"{__name__}.keras")
-    if name == "SyncBatchNormalization":  # Horovod's is for tf_keras
+    if name == "SyncBatchNormalization":  # Horovod's for tf_keras, ours for Keras 3
         return importlib.import_module(f"{__name__}.keras").SyncBatchNormalization
     try:
         return getattr(_stock, name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import horovod.tensorflow.keras as stock
 import tf_keras
+from horovod.tensorflow import SyncBatchNormalization
 
 from ...codecs import Identity
 from ...errors import ConfigurationError
@@ -21,6 +22,7 @@ from . import elastic
 
 __all__ = [
     "DistributedOptimizer",
+    "SyncBatchNormalization",
     "broadcast_global_variables",
     "broadcast_variables",
     "callbacks",

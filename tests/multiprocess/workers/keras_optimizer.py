@@ -11,7 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 import hvd_compress.keras as hvd
-from hvd_compress import ConfigurationError, DistEFBlockSGDM, PowerSGD, Simulator, UsageError, names
+import hvd_compress.tensorflow as htf
+from hvd_compress import (
+    ConfigurationError,
+    DistEFBlockSGDM,
+    PowerSGD,
+    RankDisagreementError,
+    Simulator,
+    UsageError,
+    names,
+)
 
 from .harness import check
 from .keras_models import batch, compiled, distributed, fit, joined, loss, memory, model, own, weights
@@ -219,6 +228,57 @@ def loss_scaling_that_asks_nobody_is_refused(order: str) -> None:
             assert_same_bits(weights(made), before)
     alone = compiled(model(), OwnFinite(optimizers.SGD(0.1)))
     fit(alone, 1)  # of plain optimizers it may
+
+
+@check(cases=["plain", *ORDERS])
+def gradients_that_are_exchanged_already_are_refused(order: str) -> None:
+    optimizer = distributed(optimizers.SGD(0.1)) if order == "plain" else ORDERS[order](optimizers.SGD(0.1))
+    made = model()
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(made(own(0)[0]))
+    tape = htf.DistributedGradientTape(tape)
+    means = tape.gradient(value, made.trainable_variables)
+    with raises(UsageError, "exchanged already", "not both"):
+        optimizer.apply_gradients(zip(means, made.trainable_variables, strict=True))
+
+
+@check(cases=["global_clipnorm", "clipnorm"])
+def a_norm_that_differs_between_ranks_is_refused(how: str) -> None:
+    made, clipping = model(), optimizers.SGD(0.5, **{how: 1e-3})
+    optimizer = hvd.PartialDistributedOptimizer(clipping, local_layers=[made.layers[-1]], allow_larger=True)
+    made = compiled(made, optimizer)
+    if how == "global_clipnorm":
+        with raises(ConfigurationError, "global_clipnorm=0.001", "clipvalue"):
+            fit(made, 1)
+        return
+    fit(made, 3)
+    assert_equal_on_ranks({name: v for name, v in weights(made).items() if name.startswith("first")})
+
+
+@check(min_ranks=2, cases=["passes", "averages"])
+def accumulation_that_differs_between_ranks_is_refused(what: str) -> None:
+    last = stock.rank() == stock.size() - 1
+    passes = 1 + last if what == "passes" else 2
+    averages = last if what == "averages" else False
+    optimizer = distributed(optimizers.SGD(0.1), backward_passes_per_step=passes, average_aggregated_gradients=averages)
+    made = compiled(model(), optimizer)
+    with raises(RankDisagreementError, "accumulation_steps" if what == "passes" else "average_aggregated_gradients"):
+        fit(made, 4)
+
+
+@check()
+def numbers_that_keras_gives_layers_make_no_difference() -> None:
+    """A rank that has made another model first has other names for the same layers."""
+
+    def numbered() -> keras.Model:
+        return keras.Sequential([keras.layers.Input((12,)), keras.layers.Dense(10), keras.layers.Dense(6)])
+
+    if stock.rank() == 0:
+        numbered()
+    made = compiled(numbered(), distributed(optimizers.SGD(0.1), PowerSGD(rank=2)))
+    fit(made, 3, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
+    assert _steps(made.optimizer) == 3
+    assert_equal_on_ranks({str(i): v.value for i, v in enumerate(made.trainable_variables)})
 
 
 # --- steps of one's own ---

@@ -12,6 +12,7 @@ from typing import Any
 
 import horovod.tensorflow as stock
 import keras
+import numpy as np
 import tensorflow as tf
 
 import hvd_compress.keras as hvd
@@ -137,6 +138,78 @@ def without_local_state_the_file_of_one_rank_is_for_all(compression: Any) -> Non
     fit(loaded, 2, first=3)
     assert_same_bits(weights(loaded), weights(made))
     assert loaded.optimizer.variable_exchange.exchange.step == 5
+
+
+@check(cases=["sums", "means"])
+def a_loaded_model_accumulates_as_before(how: str) -> None:
+    """Also without compression state, and where the compressor has none."""
+    for compression in (None, PowerSGD(rank=2)):
+        plain = optimizers.SGD(0.1)
+        options = {"backward_passes_per_step": 2, "average_aggregated_gradients": how == "means"}
+        made = compiled(model(), distributed(plain, compression, **options))
+        fit(made, 4)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            _save(made, path)
+            loaded = _loaded(path, compression)
+            fresh = _loaded(path, compression, compression_state=False)
+            other = _loaded(path, compression, backward_passes_per_step=2, average_aggregated_gradients=how == "sums")
+        fit(made, 2, first=4)
+        fit(loaded, 2, first=4)
+        assert_same_bits(weights(loaded), weights(made))
+        assert fresh.optimizer.hvd_compress.factor is not None
+        if compression is None:
+            fit(fresh, 2, first=4)
+            assert_same_bits(weights(fresh), weights(made))
+            fit(other, 2, first=4)
+            name = "last/kernel"
+            assert not np.allclose(weights(other)[name], weights(made)[name], rtol=1e-3)
+        if how == "sums":
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.h5"
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    made.save(path)
+                    with raises(ConfigurationError, "model.h5", "backward_passes_per_step=2"):
+                        hvd.load_model(path, compression=compression, compression_state=False)
+
+
+@check(cases=["own", "all", "first"])
+def weights_files_are_loaded_before_training(who: str) -> None:
+    """Every rank its own file goes on from its residuals; the file of one rank is for all, or is broadcast."""
+    made = _trained(PowerSGD(rank=2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.weights.h5" if who == "own" else _shared(Path(folder)).with_suffix(".weights.h5")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            if who == "own" or stock.rank() == 0:
+                made.save_weights(path)
+        gathered("saved")
+        fresh = compiled(model(), distributed(_adam(), PowerSGD(rank=2)))
+        fresh.optimizer.build(fresh.trainable_variables)
+        if who != "first" or stock.rank() == 0:
+            fresh.load_weights(path)
+        gathered("loaded")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(fresh, 2, first=3, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
+    told = [str(w.message) for w in caught if "residuals start at zero" in str(w.message)]
+    assert len(told) == (0 if who == "own" or stock.size() == 1 else 1), [str(w.message) for w in caught]
+    assert_equal_on_ranks(weights(fresh))
+    fit(made, 2, first=3)
+    if who == "own":
+        assert_same_bits(weights(fresh), weights(made))
+    assert fresh.optimizer.variable_exchange.exchange.step == (2 if told else 5)
+
+
+@check()
+def saved_models_load_where_horovod_is_not() -> None:
+    made = _trained(PowerSGD(rank=2))
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tf.saved_model.save(made, folder)
+        assert b"Horovod" not in (Path(folder) / "saved_model.pb").read_bytes()
 
 
 @check(cases=["all", "first"])

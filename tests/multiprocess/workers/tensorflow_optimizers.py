@@ -17,7 +17,15 @@ with warnings.catch_warnings():
     import tf_keras
 
 import hvd_compress.tensorflow as hvd
-from hvd_compress import ConfigurationError, DistEFBlockSGDM, Identity, PowerSGD, Simulator, UsageError
+from hvd_compress import (
+    ConfigurationError,
+    DistEFBlockSGDM,
+    Identity,
+    PowerSGD,
+    RankDisagreementError,
+    Simulator,
+    UsageError,
+)
 
 from .harness import check
 from .tensorflow_common import (
@@ -93,6 +101,25 @@ def clipping_follows_the_exchange(kind: str) -> None:
     mean = mean_of(gradients(0, SHAPES))
     norm = np.sqrt(sum(np.square(g).sum() for g in mean.values()))
     assert_close(sources, {name: -RATE * 0.5 * g / norm for name, g in mean.items()})
+
+
+@check(cases=["new", "legacy"])
+def a_norm_that_differs_between_ranks_is_refused(kind: str) -> None:
+    sources = variables(SHAPES)
+    optimizer = distributed(KINDS[kind](global_clipnorm=0.5))
+    optimizer.register_local_var(sources["bias"])
+    with raises(ConfigurationError, "global_clipnorm=0.5", "clipvalue"):
+        applying("eager", optimizer, sources)(own(0, SHAPES))
+
+
+@check(min_ranks=2, cases=KINDS)
+def backward_passes_that_differ_between_ranks_are_refused(kind: str) -> None:
+    sources = variables(SHAPES)
+    optimizer = distributed(KINDS[kind](), backward_passes_per_step=2 + (stock.rank() == 0))
+    apply = applying("traced", optimizer, sources)
+    with raises(RankDisagreementError, "backward_passes_per_step=3", "backward_passes_per_step=2"):
+        for number in range(3):
+            apply(own(number, SHAPES))
 
 
 @check(cases=KINDS)

@@ -584,6 +584,45 @@ def a_checkpoint_without_state_is_any_ranks() -> None:
         gathered("the folder is in use until here")
 
 
+def _numbered(first: int, swapped: bool = False) -> dict[str, tf.Variable]:
+    """Return two variables of one shape, with names as Keras numbers layers."""
+    names = [f"dense_{number}" if number else "dense" for number in (first, first + 1)]
+    return {
+        key: tf.Variable(tf.zeros((9, 7)), name=f"{name}/kernel")
+        for key, name in zip("ba" if swapped else "ab", names, strict=True)
+    }
+
+
+def _of_numbered(step: int) -> dict[str, Any]:
+    return own(step, {"a": (9, 7), "b": (9, 7)})
+
+
+@check()
+def a_checkpoint_is_for_the_same_layers_numbered_otherwise() -> None:
+    options = {"compression": ErrorFeedback(AllReduce(Cast("float16")))}
+    with _folder() as folder:
+        state, sources = hvd.CompressionState(), _numbered(0)
+        for number in range(3):
+            taped(sources, _of_numbered(number), state=state, **options)
+        path = tf.train.Checkpoint(compression=state).save(folder)
+        expected = taped(sources, _of_numbered(3), state=state, **options)
+        for first in (2, 9):
+            fresh = hvd.CompressionState()
+            status = tf.train.Checkpoint(compression=fresh).restore(path)
+            assert_same_bits(taped(_numbered(first), _of_numbered(3), state=fresh, **options), expected)
+            status.assert_consumed()
+        gathered("the folder is in use until here")
+
+
+@check(min_ranks=2)
+def ranks_that_number_layers_otherwise_train_alike() -> None:
+    shapes = {"a": (9, 7), "b": (9, 7)}
+    found = taped(_numbered(3 * stock.rank()), _of_numbered(0), compression=Identity())
+    assert_close(found, mean_of(gradients(0, shapes)))
+    with raises(RankDisagreementError, "set up differently"):
+        taped(_numbered(3, swapped=stock.rank() == 1), _of_numbered(0), compression=Identity())
+
+
 @check(min_ranks=2)
 def checkpoints_of_different_steps_are_refused() -> None:
     with _folder() as folder:
