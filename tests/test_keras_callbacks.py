@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from hvd_compress.horovod import launch
 
 ALONE = {
     "HOROVOD_CONTROLLER": "gloo",
@@ -151,3 +154,77 @@ def test_callbacks_for_tf_keras_work_beside_keras_3():
     """Horovod hands its own the backend of Keras 3, on which they crash."""
     pytest.importorskip("tf_keras", reason="tf_keras is not installed")
     run(LEGACY, TF_USE_LEGACY_KERAS="1")
+
+
+UNDISTRIBUTED = """
+import numpy as np, tensorflow as tf
+import horovod.tensorflow.keras as stock
+import hvd_compress.tensorflow.keras as hvd
+from hvd_compress import ConfigurationError
+
+hvd.init()
+x = np.random.default_rng(hvd.rank()).standard_normal((8, 4)).astype("float32")
+
+class OwnStep(tf.keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+def fit(optimizer, callback, kind=tf.keras.Sequential):
+    model = kind([tf.keras.layers.Input((4,)), tf.keras.layers.Dense(3)])
+    model.compile(optimizer, "mse")
+    model.fit(x, x[:, :3], batch_size=4, verbose=0, callbacks=[callback])
+    return model
+
+SGD, legacy = tf.keras.optimizers.SGD, tf.keras.optimizers.legacy.SGD
+for make in (
+    lambda: hvd.callbacks.BroadcastGlobalVariablesCallback(0),
+    hvd.callbacks.MetricAverageCallback,
+    lambda: hvd.callbacks.LearningRateWarmupCallback(0.1, warmup_epochs=1),
+    lambda: hvd.callbacks.LearningRateScheduleCallback(0.1, 0.1),
+    hvd.callbacks.BestModelCheckpoint,
+):
+    for optimizer in (SGD(0.1), legacy(0.1), tf.keras.mixed_precision.LossScaleOptimizer(SGD(0.1))):
+        try:
+            fit(optimizer, make())
+        except ConfigurationError as error:
+            assert "not distributed" in str(error) and "hvd.DistributedOptimizer" in str(error), error
+        else:
+            raise AssertionError((make, optimizer))
+callback = hvd.callbacks.BroadcastGlobalVariablesCallback
+for kind in (SGD, legacy):
+    for wrapped in (hvd.DistributedOptimizer(kind(0.1)), stock.DistributedOptimizer(kind(0.1))):
+        kernel = fit(wrapped, callback(0)).trainable_variables[0]
+        everyone = hvd.allgather(kernel.numpy()[None]).numpy()
+        assert np.array_equal(everyone[0], everyone[1]), wrapped
+fit(hvd.DistributedOptimizer(tf.keras.mixed_precision.LossScaleOptimizer(SGD(0.1))), callback(0))
+fit(SGD(0.1), callback(0), OwnStep)  # may use a tape
+for name in ("broadcast_variables", "SyncBatchNormalization"):
+    assert hasattr(hvd, name)
+try:
+    hvd.broadcast_global_variables(0)
+except ConfigurationError as error:
+    assert "hvd.broadcast_variables" in str(error)
+else:
+    raise AssertionError
+hvd.SyncBatchNormalization()(x, training=True)
+print("done", hvd.rank(), flush=True)
+"""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(330)
+def test_callbacks_for_tf_keras_refuse_ranks_that_train_alone(tmp_path: Path):
+    pytest.importorskip("tf_keras", reason="tf_keras is not installed")
+    script = tmp_path / "train.py"
+    script.write_text(UNDISTRIBUTED)
+    horovodrun = str(Path(sys.executable).parent / "horovodrun")
+    done = subprocess.run(
+        launch.command("horovodrun --gloo", 2, [sys.executable, "-u", str(script)], horovodrun),
+        env={**launch.environment(), "OMP_NUM_THREADS": "1", "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stdout.count("done") == 2, done.stdout

@@ -26,7 +26,7 @@ tell_where_it_lies()
 # Horovod spells it in two ways, which differ in a few names.
 _stock = (_tensorflow_keras, _keras)
 
-_ours = [
+__all__ = [
     "DistributedOptimizer",
     "PartialDistributedOptimizer",
     "SyncBatchNormalization",
@@ -36,10 +36,7 @@ _ours = [
     "elastic",
     "load_model",
 ]
-__all__ = [
-    *_ours,
-    *sorted({name for module in _stock for name in dir(module) if not name.startswith("_")} - set(_ours)),
-]
+__all__ += sorted({name for module in _stock for name in dir(module) if not name.startswith("_")} - set(__all__))
 
 
 def broadcast_global_variables(root_rank: int) -> NoReturn:

@@ -19,7 +19,8 @@ _NAME = "hvd_compress.sync_batch_normalization"
 class SyncBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization whose mean and variance in training are those of the batches of all ranks together.
 
-    Ranks may have batches of different sizes, and masks. All ranks must call it equally often: it waits for them.
+    Ranks may have batches of different sizes, none of them empty, and masks. All ranks must call it equally often: it
+    waits for them.
     Evaluation and prediction use the moving statistics, and wait for nobody.
 
     Args:
@@ -50,9 +51,6 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
         else:  # one for every place, but for the last axis, along which features lie
             elements = tf.math.count_nonzero(mask, dtype=tf.int32)
         count = tf.fill(tf.shape(mean), tf.cast(elements, mean.dtype))
-        # No number of an empty batch counts, and neither does the 0 / 0 that Keras makes of it.
-        empty = tf.equal(count, 0)
-        mean, variance = (tf.where(empty, tf.zeros_like(x), x) for x in (mean, variance))
         means, variances, counts = tf.unstack(_of_all_ranks(tf.stack([mean, variance, count])), axis=1)
         shares = tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=0))
         joined = tf.reduce_sum(shares * means, axis=0)

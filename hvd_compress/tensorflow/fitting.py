@@ -1,4 +1,4 @@
-"""Would every rank train a model of its own? What the callbacks for Keras 3 and for tf_keras ask before `fit` trains."""
+"""Would every rank train a model of its own? The callbacks for Keras 3 and for tf_keras ask before `fit` trains."""
 
 from __future__ import annotations
 

@@ -93,9 +93,11 @@ class VariableExchange(tf.Module):
         self._local: set[int] = set()
         self._waiting: SavedState | None = None
         self._required = True
-        # Of a file of Keras's, which changes names when it loads a model; or agreed on with the other ranks.
-        self._names: tuple[str, ...] = ()
+        # Of a file of Keras's, which changes names when it loads a model.
+        self._file_names: tuple[str, ...] = ()
         self.saved_names = SavedNames()
+        # From a variable's own name to that which was agreed on; empty until then.
+        self._agreed_names = Untracked({})
         self._wrapper = Untracked({})
         self.exchange: GradientExchange | None = None
 
@@ -120,7 +122,7 @@ class VariableExchange(tf.Module):
             ConfigurationError: it does not fit; before the first step all ranks raise that together, at that step.
         """
         if self.exchange is None:
-            self._waiting, self._names, self._required = saved, tuple(saved.names), required
+            self._waiting, self._file_names, self._required = saved, tuple(saved.names), required
         else:
             saved.restore(self.exchange)
 
@@ -163,9 +165,7 @@ class VariableExchange(tf.Module):
         names = variable_names(variables)
         if self.exchange is None:
             self._agree([names[i] for i in shared])
-        if len(self._names) == len(shared):
-            for i, name in zip(shared, self._names, strict=True):
-                names[i] = name
+        names = self._renamed(names)
         given = {names[i]: self._shaped(gradients[i], variables[i]) for i in shared}
         if self.exchange is None:
             self._make(given, self._group_names(variables, names))
@@ -193,8 +193,9 @@ class VariableExchange(tf.Module):
         Raises:
             RankDisagreementError: ranks differ in what `tell` was told.
         """
-        if len(self._names) == len(own):
-            own = self._names
+        here = own
+        if len(self._file_names) == len(own):
+            own = self._file_names
         elif differ_in_numbers_only(own, self.saved_names.names):
             own = self.saved_names.names
         if self._process_set.size() > 1:
@@ -212,8 +213,14 @@ class VariableExchange(tf.Module):
                     )
             if differ_in_numbers_only(own, first):
                 own = first
-        self._names = tuple(own)
-        self.saved_names.settle(self._names)
+        self._agreed_names = Untracked(dict(zip(here, own, strict=True)))
+        self.saved_names.settle(tuple(own))
+
+    def _renamed(self, names: Sequence[str]) -> list[str]:
+        """Return the names that were agreed on; a variable that had no gradient then gets none of those."""
+        agreed = self._agreed_names.value
+        taken = set(agreed.values())
+        return [agreed.get(name, f"{name} (new)" if name in taken else name) for name in names]
 
     def _make(self, given: Mapping[str, Gradient], groups: Sequence[Sequence[str]]) -> None:
         """Make the exchange; take over the state of a checkpoint that waits for it.

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from ...errors import ConfigurationError
+from ...tensorflow.fitting import nested_optimizers
 from . import momentum_correction as correction
-from .distributed import nested_optimizers
 from .horovod_callback import HorovodCallback
 from .synchronising import array_of
 

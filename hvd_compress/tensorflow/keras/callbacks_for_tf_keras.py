@@ -2,8 +2,9 @@
 
 Horovod hands them the module `keras.backend`, which is that of Keras 3 wherever both are installed, and lacks what they
 ask of it; they get the backend of tf_keras. Its newer optimizers have their momentum as a plain number, which Horovod's
-cannot set for one step; there the velocities, which are variables, are scaled instead, which comes to the same. All of them
-refuse a training in which nobody would exchange gradients.
+cannot set for one step; there the velocities, which are variables, are scaled instead, which comes to the same.
+
+All of them refuse a training in which nobody would exchange gradients.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 import tensorflow as tf
 from horovod.tensorflow.keras import callbacks as stock
 
+from ...horovod.elastic import CommitStateCallback, UpdateBatchStateCallback, UpdateEpochStateCallback
 from .. import fitting
 from ..variable_exchange import VariableExchange
-from ...horovod.elastic import CommitStateCallback, UpdateBatchStateCallback, UpdateEpochStateCallback
 
 __all__ = [
     "BestModelCheckpoint",

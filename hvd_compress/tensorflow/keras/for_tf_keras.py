@@ -43,8 +43,9 @@ def load_model(
 ) -> Any:
     """Load a model that `model.save` of tf_keras wrote, and make its optimizer distributed.
 
-    Files of tf_keras hold no compression state: residuals and steps start at zero. To go on from them, every rank saves
-    and restores `tf.train.Checkpoint(model=model, optimizer=model.optimizer)`.
+    No compression state comes back from what tf_keras saves: residuals and steps start at zero. Momenta come back where
+    tf_keras brings them: from `.h5`, and from `.keras` but for legacy optimizers; from no SavedModel. To go on from all
+    of it, every rank saves and restores its own `tf.train.Checkpoint(model=model, optimizer=model.optimizer)`.
 
     Args:
         filepath: a `.keras` or `.h5` file, or the folder of a SavedModel; all ranks may give the same.
@@ -70,8 +71,8 @@ def load_model(
     compressor = nested_optimizers(model.optimizer)[-1].exchange.compressor
     if compression_state and not isinstance(compressor, (Identity, HorovodCompressor)):
         warnings.warn(
-            f"{str(filepath)!r} holds no compression state, as no file of tf_keras does; what {compressor!r} remembers "
-            "starts at zero. Pass compression_state=False to say that this is meant.",
+            f"{str(filepath)!r} brings no compression state, as no model file of tf_keras does; what {compressor!r} "
+            "remembers starts at zero. Pass compression_state=False to say that this is meant.",
             UserWarning,
             stacklevel=2,
         )

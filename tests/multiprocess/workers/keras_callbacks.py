@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 import hvd_compress.keras as hvd
+import hvd_compress.tensorflow as hvd_tensorflow
 from hvd_compress import ConfigurationError, PowerSGD, RankDisagreementError, TopK
 from hvd_compress.feedback import ErrorFeedback
+from hvd_compress.tensorflow.replicas import CURE
 
 from .harness import check
 from .process_sets import SETS
@@ -270,17 +274,54 @@ def broadcast_of_a_model_without_weights_needs_single_steps(case: str) -> None:
 
 @check()
 def broadcast_variables_leaves_seeds() -> None:
-    import hvd_compress.tensorflow as htf
-
     model = _model(seed=stock.rank(), dropout=True)
     seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     before = [bits(v.value) for v in seeds]
     assert seeds and len(set(gathered(before[0]))) == stock.size()
-    htf.broadcast_variables(model.variables, root_rank=0)
+    hvd_tensorflow.broadcast_variables(model.variables, root_rank=0)
     assert [bits(v.value) for v in seeds] == before
     assert_equal_on_ranks({v.path: v.value for v in model.weights})
-    htf.broadcast_variables(seeds, root_rank=0)
+    hvd_tensorflow.broadcast_variables(seeds, root_rank=0)
     assert [bits(v.value) for v in seeds] == before
+
+
+@check()
+def what_messages_name_is_there() -> None:
+    """The names that the cure for unequal ranks gives are names of this module; global variables are refused."""
+    model = _model(seed=stock.rank())
+    for name in re.findall(r"hvd\.([\w.]+)\(", CURE):
+        assert callable(operator.attrgetter(name)(hvd)), name
+    hvd.broadcast_variables(model.variables, root_rank=0)
+    assert_equal_on_ranks({v.path: v.value for v in model.weights})
+    for room in (hvd, hvd_tensorflow):
+        with raises(ConfigurationError, "TensorFlow 1", "broadcast_variables", "BroadcastGlobalVariablesCallback(0)"):
+            room.broadcast_global_variables(0)
+    with raises(ConfigurationError, "TensorFlow 1"):  # where Horovod's own broadcasts nothing and says nothing
+        tf.function(lambda: hvd_tensorflow.broadcast_global_variables(0), autograph=False)()
+
+
+@check()
+def global_variables_of_a_graph_are_broadcast() -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variable = tf.compat.v1.get_variable("v", initializer=tf.constant([1.0, 2.0]) + stock.rank())
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(hvd_tensorflow.broadcast_global_variables(stock.size() - 1))
+        found = session.run(variable)
+    assert found.tolist() == [float(stock.size()), stock.size() + 1.0]
+
+
+@check(min_ranks=2, cases=["one", "list"])
+def local_layers_stay_each_ranks_own(case: str) -> None:
+    model = _model(seed=0)
+    own = model.layers[0]
+    local = own if case == "one" else [own]
+    model.compile(hvd.PartialDistributedOptimizer(keras.optimizers.SGD(0.1), local_layers=local), "mse")
+    _fit(model, [])
+    assert len(set(gathered(bits(own.kernel.value)))) == stock.size()
+    assert_equal_on_ranks({"last": model.layers[-1].kernel.value})
+    for wrong in (3, [own, "kernel"], keras.layers.Dense(2)):
+        with raises(ConfigurationError, "no layer of Keras 3 that is built"):
+            hvd.PartialDistributedOptimizer(keras.optimizers.SGD(0.1), local_layers=wrong)
 
 
 @check()

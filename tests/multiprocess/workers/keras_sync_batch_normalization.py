@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "image": {"momentum": 0.5, "epsilon": 0.1},
     "channels-first": {"axis": 1},
     "ragged": {},
-    "empty": {},
     "offset": {},
     "mask": {},
     "one-feature-mask": {},
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def _batch(case: str, rank: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a rank's batch, unlike those of the others in place, width and perhaps size, and its mask."""
     draw = np.random.default_rng([7, rank])
-    rows = {"ragged": 2 + 3 * rank, "empty": 4 * (rank != 0)}.get(case, 4)
+    rows = 2 + 3 * rank if case == "ragged" else 4
     shape: tuple[int, ...] = (rows, FEATURES)
     if case == "image":
         shape = (rows, 5, 2, FEATURES)
@@ -71,8 +71,6 @@ def _run(layer: Any, x: Any, mask: Any, weights: Any, traced: bool) -> dict[str,
 def equals_one_process_on_the_joined_batch(case: str) -> None:
     case, mode = case.rsplit("-", 1)
     ranks = range(stock.size())
-    if case == "empty" and stock.size() == 1:
-        return
     batches = [_batch(case, rank) for rank in ranks]
     proportions = [np.random.default_rng([8, r]).standard_normal(x.shape) for r, (x, _) in enumerate(batches)]
     whole = np.concatenate([x for x, _ in batches])
@@ -96,7 +94,7 @@ def equals_one_process_on_the_joined_batch(case: str) -> None:
     for i, right in enumerate(expected["variables"]):
         assert_close({f"variable {i}": sums[i]}, {f"variable {i}": right}, tolerance)
     statistics = {str(i): v.value for i, v in enumerate(ours.non_trainable_variables)}
-    assert_close(statistics, {str(i): v.value for i, v in enumerate(plain.non_trainable_variables)}, 2e-5)
+    assert_close(statistics, {str(i): v.value for i, v in enumerate(plain.non_trainable_variables)}, tolerance)
     assert_equal_on_ranks(statistics)
 
 
@@ -106,9 +104,10 @@ def _arrays(found: dict[str, Any]) -> list[np.ndarray]:
 
 def _model(layer: Any) -> keras.Model:
     start = keras.initializers.RandomNormal(seed=4)
-    layers = [keras.layers.Input((6,)), keras.layers.Dense(5, kernel_initializer=start), layer()]
-    layers += [keras.layers.Dense(4, kernel_initializer=start), layer(), keras.layers.Dense(2, kernel_initializer=start)]
-    return keras.Sequential(layers)
+    layers = [keras.layers.Input((6,))]
+    for width in (5, 4):
+        layers += [keras.layers.Dense(width, activation="tanh", kernel_initializer=start), layer()]
+    return keras.Sequential([*layers, keras.layers.Dense(2, kernel_initializer=start)])
 
 
 def _data(rank: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,9 +124,8 @@ def fit_equals_one_process_on_joined_batches(steps_per_execution: int) -> None:
     optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.05))
     made.compile(optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution)
     alone.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
-    x, y = _data(stock.rank())
-    both = [np.concatenate(parts, axis=1) for parts in zip(*map(_data, range(stock.size())), strict=True)]
-    for model, (x, y) in ((made, (x, y)), (alone, both)):
+    joined = [np.concatenate(parts, axis=1) for parts in zip(*map(_data, range(stock.size())), strict=True)]
+    for model, (x, y) in ((made, _data(stock.rank())), (alone, joined)):
         rows = x.shape[1]
         model.fit(x.reshape(-1, 6), y.reshape(-1, 2), batch_size=rows, shuffle=False, verbose=0)
     found = {str(i): v.value for i, v in enumerate(made.weights)}
@@ -142,7 +140,9 @@ def fit_equals_one_process_on_joined_batches(steps_per_execution: int) -> None:
 def it_is_saved_and_named() -> None:
     assert hvd_tensorflow.SyncBatchNormalization is hvd.SyncBatchNormalization
     made = _model(lambda: hvd.SyncBatchNormalization(momentum=0.25))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # What Keras itself meets when it saves variables of TensorFlow under NumPy 2.
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy keyword", DeprecationWarning)
         made.save(Path(folder) / "model.keras")
         loaded = keras.models.load_model(Path(folder) / "model.keras")
     assert type(loaded.layers[1]) is hvd.SyncBatchNormalization and loaded.layers[1].momentum == 0.25

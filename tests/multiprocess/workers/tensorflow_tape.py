@@ -584,6 +584,21 @@ def a_checkpoint_without_state_is_any_ranks() -> None:
         gathered("the folder is in use until here")
 
 
+@check()
+def gradients_of_another_variable_are_refused() -> None:
+    """Also where there are as many as before, of the same shape."""
+    sources = {name: tf.Variable(tf.zeros((9, 7)), name=name) for name in "abc"}
+
+    def of(used: str) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_sum(sources[name]) for name in used])
+        hvd.DistributedGradientTape(tape, compression=PowerSGD(rank=2)).gradient(loss, sources)
+
+    of("ab")
+    with raises(UsageError, "'b'", "'c'", "new or missing"):
+        of("ac")
+
+
 def _numbered(first: int, swapped: bool = False) -> dict[str, tf.Variable]:
     """Return two variables of one shape, with names as Keras numbers layers."""
     names = [f"dense_{number}" if number else "dense" for number in (first, first + 1)]
