@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import ConfigurationError
+from ..tensorflow.graph_optimizer import sealed
 
 _NAME = "hvd_compress.sync_batch_normalization"
 
@@ -20,8 +21,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization whose mean and variance in training are those of the batches of all ranks together.
 
     Ranks may have batches of different sizes, none of them empty, and masks. All ranks must call it equally often: it
-    waits for them.
-    Evaluation and prediction use the moving statistics, and wait for nobody.
+    waits for them. Evaluation and prediction use the moving statistics, and wait for nobody.
 
     Args:
         fused: must be false, as with Horovod's own.
@@ -78,11 +78,11 @@ def _of_all_ranks(own: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def gather(own: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        gathered = stock.allgather(own[None], name=name, ignore_name_scope=True)
+        gathered = stock.allgather(sealed(own[None]), name=name, ignore_name_scope=True)
         gathered = tf.ensure_shape(gathered, [stock.size(), *own.shape])
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            total = stock.allreduce(upstream, op=stock.Sum, name=f"{name}.gradient", ignore_name_scope=True)
+            total = stock.allreduce(sealed(upstream), op=stock.Sum, name=f"{name}.gradient", ignore_name_scope=True)
             return total[stock.rank()]
 
         return gathered, gradient

@@ -44,8 +44,8 @@ def load_model(
     """Load a model that `model.save` of tf_keras wrote, and make its optimizer distributed.
 
     No compression state comes back from what tf_keras saves: residuals and steps start at zero. Momenta come back where
-    tf_keras brings them: from `.h5`, and from `.keras` but for legacy optimizers; from no SavedModel. To go on from all
-    of it, every rank saves and restores its own `tf.train.Checkpoint(model=model, optimizer=model.optimizer)`.
+    tf_keras brings them: from `.h5` but for loss scaling, from `.keras` but for legacy optimizers; from no SavedModel.
+    To go on from all of it, every rank saves and restores a `tf.train.Checkpoint` of its own, of model and optimizer.
 
     Args:
         filepath: a `.keras` or `.h5` file, or the folder of a SavedModel; all ranks may give the same.
