@@ -1,0 +1,165 @@
+"""measure: times of all compressors for every size, in turn, against a copy of the same gradient in the same run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from ...contract import DTYPE_BYTES, Spec
+from ...description import describe
+from ...ops import ops_of
+from .settings import MicroSettings
+from .subject import GraphSubject, Sample, Subject, WorkerSubject
+from .world import World
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """What one compressor costs for a gradient of one size; times are medians, in seconds.
+
+    Args:
+        compressor: as it was asked for.
+        nbytes: of the gradient.
+        total: from the gradient to the mean.
+        fastest: the shortest of them.
+        slowest: the longest of them.
+        encode: see `Sample`; None where stages cannot be told apart.
+        collective: see `Sample`.
+        decode: see `Sample`.
+        copy: one copy of the gradient into memory that is there already.
+        workers: that `wire_bytes` and `ratio` are for: at least 2.
+        wire_bytes: that a worker sends.
+        ratio: how many times fewer than for a plain average.
+        relative_error: ||first mean - true mean|| / ||true mean||.
+    """
+
+    compressor: str
+    nbytes: int
+    total: float
+    fastest: float
+    slowest: float
+    encode: float | None
+    collective: float | None
+    decode: float | None
+    copy: float
+    workers: int
+    wire_bytes: float
+    ratio: float
+    relative_error: float
+
+    @property
+    def copies(self) -> float:
+        """How many copies of the gradient the exchange takes as long as."""
+        return self.total / self.copy
+
+
+def measure(settings: MicroSettings, world: World, progress: Callable[[], object] = lambda: None) -> Iterator[Point]:
+    """Yield a point for every size and compressor; all ranks call it together.
+
+    Args:
+        settings: what to measure; equal on all ranks.
+        world: this process among the others.
+        progress: called after every round of exchanges.
+    """
+    for size in settings.sizes:
+        yield from _points(settings, world, size, progress)
+
+
+def _points(settings: MicroSettings, world: World, size: int, progress: Callable[[], object]) -> list[Point]:
+    shape = matrix_shape(size // DTYPE_BYTES[settings.dtype])
+    gradient = world.array(_drawn(settings, shape, world.rank), settings.dtype)
+    true = _mean(settings, shape, world.size)
+    subjects = [_subject(settings, name, gradient, world, i) for i, name in enumerate(settings.compressors)]
+    copier = world.copier(gradient)
+    errors: list[float] = []
+    samples: list[list[Sample]] = [[] for _ in subjects]
+    copies: list[float] = []
+    for repeat in range(settings.warmup + settings.repeats):
+        timed = repeat >= settings.warmup
+        copies += [_timed(copier, world)] if timed else []
+        for subject, found in zip(subjects, samples, strict=True):
+            mean, sample = subject.exchange()
+            if repeat == 0:
+                errors.append(_relative_error(ops_of(mean).to_numpy(mean), true))
+            if timed:
+                found.append(sample)
+        progress()
+    copy = statistics.median(copies)
+    return [
+        _point(name, settings, shape, world.size, found, copy, error)
+        for name, found, error in zip(settings.compressors, samples, errors, strict=True)
+    ]
+
+
+def matrix_shape(elements: int) -> tuple[int, int]:
+    """Return a matrix of about so many elements, at least one: rows are a power of 2."""
+    rows = 1
+    while (2 * rows) ** 2 <= elements:
+        rows *= 2
+    return rows, max(1, elements // rows)
+
+
+def _subject(settings: MicroSettings, name: str, gradient: Any, world: World, number: int) -> Subject:
+    if settings.library == "tensorflow":
+        return GraphSubject(name, gradient, world)
+    return WorkerSubject(name, gradient, world, f"bench.{number}")
+
+
+def _drawn(settings: MicroSettings, shape: tuple[int, int], rank: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng([settings.seed, rank]).standard_normal(shape, dtype=np.float32)
+
+
+def _mean(settings: MicroSettings, shape: tuple[int, int], size: int) -> np.ndarray[Any, Any]:
+    total = np.zeros(shape)
+    for rank in range(size):
+        total += _drawn(settings, shape, rank)
+    return total / size
+
+
+def _relative_error(mean: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
+    return float(np.linalg.norm(mean.astype(np.float64) - true) / np.linalg.norm(true))
+
+
+def _timed(work: Callable[[], object], world: World) -> float:
+    began = world.clock.mark()
+    work()
+    return world.clock.seconds(began, world.clock.mark())
+
+
+def _point(
+    name: str,
+    settings: MicroSettings,
+    shape: tuple[int, int],
+    size: int,
+    samples: list[Sample],
+    copy: float,
+    error: float,
+) -> Point:
+    workers = max(2, size)
+    described = describe(name, [("gradient", Spec(shape, settings.dtype))], workers, allow_larger=True)
+    totals = [sample.total for sample in samples]
+
+    def median(part: str) -> float | None:
+        found = [getattr(sample, part) for sample in samples]
+        return None if None in found else statistics.median(found)
+
+    return Point(
+        compressor=name,
+        nbytes=shape[0] * shape[1] * DTYPE_BYTES[settings.dtype],
+        total=statistics.median(totals),
+        fastest=min(totals),
+        slowest=max(totals),
+        encode=median("encode"),
+        collective=median("collective"),
+        decode=median("decode"),
+        copy=copy,
+        workers=workers,
+        wire_bytes=described.wire_bytes,
+        ratio=described.ratio,
+        relative_error=error,
+    )

@@ -1,0 +1,72 @@
+"""`bench`: what compressors cost, stage by stage, as multiples of a copy of the gradient.
+
+Alone it measures one process without a network; under horovodrun (torch, TensorFlow) or mpirun (NumPy) with one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from ..bench.micro import MicroSettings, Point, measure
+from ..bench.micro.report import as_json, table
+from ..bench.micro.settings import DEVICES, LIBRARIES
+from ..bench.micro.world import make_world
+from ..bench.sizes import parse_size, size_range
+from ..contract import GRADIENT_DTYPES
+
+NAME = "bench"
+# A narrower terminal breaks lines; a narrower table would lose columns.
+_COLUMNS = 140
+
+_DEFAULT = (
+    "identity,fp16,bf16,powersgd,powersgd:rank=1,distefblocksgd,efsignsgd,qsgd,terngrad,memsgd,dgc,gtopk,scalecom,"
+    "sketchedsgd"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add what to measure, in the manner of nccl-tests."""
+    parser.add_argument("--compressors", default=_DEFAULT, help="names of `list`, with settings if any, by commas")
+    parser.add_argument("-b", "--minbytes", default="4K", help="smallest gradient (default 4K)")
+    parser.add_argument("-e", "--maxbytes", default="64M", help="largest gradient (default 64M)")
+    parser.add_argument("-f", "--stepfactor", type=int, default=16, help="from one size to the next (default 16)")
+    parser.add_argument("-n", "--iters", type=int, default=15, help="timed exchanges of each (default 15)")
+    parser.add_argument("-w", "--warmup-iters", type=int, default=3, help="exchanges before them (default 3)")
+    parser.add_argument("-d", "--datatype", choices=GRADIENT_DTYPES, default="float32", help="element type")
+    parser.add_argument("--library", choices=LIBRARIES, default="torch", help="whose arrays (default torch)")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="that they are on (default cpu)")
+    parser.add_argument("-t", "--threads", type=int, default=1, help="of the library, on the CPU (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the gradients (default 0)")
+    parser.add_argument("--json", type=Path, help="write all numbers into this file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    settings = MicroSettings(
+        compressors=tuple(part for part in arguments.compressors.split(",") if part),
+        sizes=size_range(parse_size(arguments.minbytes), parse_size(arguments.maxbytes), arguments.stepfactor),
+        library=arguments.library,
+        device=arguments.device,
+        dtype=arguments.datatype,
+        warmup=arguments.warmup_iters,
+        repeats=arguments.iters,
+        seed=arguments.seed,
+    )
+    load = os.getloadavg()[0]
+    world = make_world(settings.library, settings.device, arguments.threads)
+    points: list[Point] = []
+    console = Console(stderr=True, quiet=world.rank > 0)
+    with console.status("measuring") as status:
+        for point in measure(settings, world):
+            points.append(point)
+            status.update(f"measured {len(points)} of {len(settings.sizes) * len(settings.compressors)}")
+    if world.rank == 0:
+        Console(width=max(Console().width, _COLUMNS)).print(table(points, settings, world.size))
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(as_json(points, settings, world.size, load), indent=2) + "\n")
+    return 0
