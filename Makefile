@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 DEMO_ARGS := $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format setup clean
+.PHONY: help demo test bench check format setup clean
 .SUFFIXES:
 
 help: ## show this list
@@ -24,6 +24,9 @@ check: setup ## formatting, lint and types
 	@$(RUN) -m ruff format --check --quiet || { echo 'run `make format`' >&2; exit 1; }
 	@$(RUN) -m ruff check --quiet
 	@$(RUN) -m mypy
+
+bench: setup ## set up, then as root train on links of several rates, against Horovod and DDP
+	@$(RUN) -m hvd_compress bench-network $(BENCH_ARGS)
 
 format: setup ## format the code and repair what lint can repair
 	@$(RUN) -m ruff format --quiet

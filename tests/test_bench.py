@@ -1,9 +1,10 @@
-"""`bench`: sizes, what a point says, and the command with one process and with two."""
+"""`bench` and `bench-network`: what a point says, links that are as slow as asked, and the commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hvd_compress.bench.micro import MicroSettings, measure
 from hvd_compress.bench.micro.measure import matrix_shape
 from hvd_compress.bench.micro.report import as_json
 from hvd_compress.bench.micro.world import NumPyWorld
+from hvd_compress.bench.network.namespaces import Network
 from hvd_compress.bench.sizes import as_text, parse_size, size_range
 
 LIMIT = 240.0
@@ -82,7 +84,9 @@ def test_a_point_for_every_size_and_compressor() -> None:
     assert saved["points"][0]["copies"] == points[0].copies
 
 
-def _bench(tmp_path: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def _bench(
+    tmp_path: Path, *arguments: str, launcher: tuple[str, ...] = (), command: str = "bench"
+) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_", "PMI"))}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -90,9 +94,9 @@ def _bench(tmp_path: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> s
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     if not launcher:
         environment |= {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
-    command = [*launcher, sys.executable, "-m", "hvd_compress", "bench", *arguments]
+    words = [*launcher, sys.executable, "-m", "hvd_compress", command, *arguments]
     return subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
+        words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
     )
 
 
@@ -134,4 +138,125 @@ def test_the_command(case: str, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_measured_is_refused(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
     done = _bench(tmp_path, *(("--library", "numpy") if "--library" not in options else ()), *options)
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+
+
+# --- shaped links ---
+
+
+def _possible() -> bool:
+    return os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("tc") is not None
+
+
+def _left() -> str:
+    """Return what networks of this process have left behind."""
+    found = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
+    found += subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    return "\n".join(line for line in found.splitlines() if line.startswith(f"hvdc{os.getpid() % 100000}"))
+
+
+SENDER = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], 5001), timeout=30) as link:
+    began = time.perf_counter()
+    link.sendall(bytes(int(sys.argv[2])))
+    link.shutdown(socket.SHUT_WR)
+    link.recv(1)
+    print(time.perf_counter() - began)
+"""
+RECEIVER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 5001)) as server:
+    print("ready", flush=True)
+    link = server.accept()[0]
+    while link.recv(65536):
+        pass
+    link.sendall(b"x")
+"""
+
+
+@pytest.mark.timeout(120)
+def test_links_are_as_slow_as_asked_and_count_what_is_sent() -> None:
+    if not _possible():
+        with pytest.raises(ConfigurationError, match=r"root|iproute2"):
+            Network(2, None)
+        return
+    nbytes, rate = 2_000_000, 16e6
+    with Network(2, "16mbit") as network:
+        assert (
+            network.interface(0)
+            in subprocess.run(network.command(0, ["ip", "-brief", "link"]), capture_output=True, text=True).stdout
+        )
+        before = network.sent_bytes()
+        receiver = subprocess.Popen(
+            network.command(1, [sys.executable, "-c", RECEIVER, network.addresses[1]]), stdout=subprocess.PIPE
+        )
+        try:
+            assert receiver.stdout is not None and receiver.stdout.readline() == b"ready\n"
+            sender = network.command(0, [sys.executable, "-c", SENDER, network.addresses[1], str(nbytes)])
+            seconds = float(subprocess.run(sender, capture_output=True, text=True, timeout=60, check=True).stdout)
+            receiver.wait(30)
+        finally:
+            receiver.kill()
+            receiver.communicate()
+        sent, answered = (now - then for now, then in zip(network.sent_bytes(), before, strict=True))
+        # No link is faster than it is, but for what it may send at once.
+        assert seconds >= 8 * (nbytes - 2**19) / rate
+        assert nbytes <= sent <= 1.1 * nbytes + 4096 and answered < 0.1 * nbytes
+    assert _left() == ""
+
+
+def test_nothing_is_left_where_something_fails() -> None:
+    if not _possible():
+        pytest.skip("networks are made by root only; that they are refused is another test's")
+    with pytest.raises(ZeroDivisionError), Network(1, None):
+        1 / 0  # noqa: B018
+    with pytest.raises(ConfigurationError, match="nonsense"), Network(1, "nonsense"):
+        pass
+    assert _left() == ""
+
+
+def test_networks_that_cannot_be_made_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="workers=0"):
+        Network(0, None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/sbin/{tool}")
+    with pytest.raises(ConfigurationError, match="root"):
+        Network(2, None)
+    monkeypatch.setattr(shutil, "which", lambda tool: None)
+    with pytest.raises(ConfigurationError, match="ip and tc not found"):
+        Network(2, None)
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(LIMIT + 30)
+def test_the_network_command(tmp_path: Path) -> None:
+    rows = ["--peers", "horovod:fp16,ddp", "--compressors", "powersgd:rank=1"]
+    size = ["--models", "resnet", "--rates", "unshaped", "--workers", "2", "-n", "2", "-w", "3", "--json", "found.json"]
+    done = _bench(tmp_path, *rows, *size, command="bench-network")
+    if not _possible():
+        assert done.returncode == 2 and ("root" in done.stderr or "iproute2" in done.stderr)
+        return
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = {row["row"]: row for row in json.loads((tmp_path / "found.json").read_text())["measured"]}
+    assert list(measured) == ["alone", "horovod:fp16", "ddp", "ours:powersgd:rank=1"]
+    ours, gradient = measured["ours:powersgd:rank=1"], 4 * 2_796_650
+    assert all(0 < row["lower"] <= row["seconds"] <= row["upper"] for row in measured.values())
+    assert gradient <= measured["ddp"]["link_bytes"] <= 1.2 * gradient
+    assert gradient / 2 <= measured["horovod:fp16"]["link_bytes"] <= 0.7 * gradient
+    assert ours["metered_bytes"] <= ours["link_bytes"] < gradient / 20
+    assert ours["compress_seconds"] > 0 and measured["ddp"]["compress_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--models", "vgg"), "vgg"),
+        (("--workers", "1"), "workers=(1,)"),
+        (("-w", "1"), "warmup=1"),
+        (("--rates", ""), "rates"),
+    ],
+)
+def test_suites_that_cannot_run_are_refused(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = _bench(tmp_path, *options, command="bench-network")
     assert done.returncode == 2 and told in done.stderr, done.stderr

@@ -33,7 +33,9 @@ def check_possible() -> None:
             "iproute2`)."
         )
     if os.geteuid() != 0:
-        raise ConfigurationError("Network namespaces are made by root only; run this as root, or without a shaped link.")
+        raise ConfigurationError(
+            "Network namespaces are made by root only; run this as root, or without a shaped link."
+        )
 
 
 @final

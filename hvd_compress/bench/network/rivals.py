@@ -56,7 +56,7 @@ def _sgd(model: nn.Module) -> torch.optim.Optimizer:
 def _stepping(model: nn.Module, workload: Workload, optimizer: Any) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
-        workload.loss(model).backward()
+        torch.autograd.backward(workload.loss(model))
         optimizer.step()
 
     return step
@@ -86,8 +86,8 @@ def _ddp(workload: Workload, detail: str) -> Trainee:
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    bucket = {"bucket_cap_mb": _ONE_BUCKET_MB} if detail.startswith("powersgd") else {}
-    model = DistributedDataParallel(workload.model, **bucket)
+    one_bucket = detail.startswith("powersgd")
+    model = DistributedDataParallel(workload.model, bucket_cap_mb=_ONE_BUCKET_MB if one_bucket else None)
     if detail == "fp16":
         model.register_comm_hook(None, default_hooks.fp16_compress_hook)
     elif detail == "bf16":
