@@ -1,4 +1,4 @@
-"""`bench` and `bench-network`: what a point says, links that are as slow as asked, and the commands."""
+"""`bench`, `bench-growth` and `bench-network`: what a point says, links that are as slow as asked, and the commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from hvd_compress import ConfigurationError, describe
+from hvd_compress.bench.growth.model import fit
+from hvd_compress.bench.growth.settings import GrowthSettings
+from hvd_compress.bench.growth.workers import cost
 from hvd_compress.bench.micro import MicroSettings, measure
 from hvd_compress.bench.micro.measure import matrix_shape
 from hvd_compress.bench.micro.report import as_json
@@ -139,6 +142,60 @@ def test_the_command(case: str, tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
     done = _bench(tmp_path, *(("--library", "numpy") if "--library" not in options else ()), *options)
     assert done.returncode == 2 and told in done.stderr, done.stderr
+
+
+# --- growth ---
+
+
+def test_a_fit_finds_the_model_that_made_the_points() -> None:
+    for local, latency, byte in ((3e-3, 2e-4, 1e-9), (0.0, 2e-4, 1e-9), (1e-3, 0.0, 0.0)):
+        points = [
+            (steps, nbytes, local + latency * steps + byte * nbytes)
+            for steps, nbytes in ((2.0, 1e6), (6.0, 1.5e6), (14.0, 1.75e6), (30.0, 1e3))
+        ]
+        found = fit(points)
+        assert (found.local, found.latency, found.byte) == pytest.approx((local, latency, byte), rel=1e-6, abs=1e-15)
+        assert found.error < 1e-9
+        assert found.seconds(62.0, 2e6) == pytest.approx(local + 62 * latency + 2e6 * byte)
+
+
+def test_a_fit_has_no_negative_part() -> None:
+    found = fit([(2.0, 1e6, 3e-3), (6.0, 1e6, 2e-3), (14.0, 1e6, 1e-3)])
+    assert min(found.local, found.latency, found.byte) >= 0.0
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_steps_are_those_of_a_ring(workers: int) -> None:
+    around = workers - 1
+    assert cost("identity", 1000, 10, workers)[0] == 2 * around
+    assert cost("powersgd:rank=2", 10**5, 10, workers)[0] == 2 * 2 * around
+    described = describe("powersgd:rank=2", {f"layer{i}.weight": (100, 100) for i in range(10)}, workers)
+    assert cost("powersgd:rank=2", 10**5, 10, workers)[1] == described.wire_bytes
+
+
+def test_growth_settings_out_of_range_are_refused() -> None:
+    for wrong in ({"parameters": (0,)}, {"parameters": (), "tensors": ()}, {"warmup": 1}, {"repeats": 0}):
+        with pytest.raises(ConfigurationError):
+            GrowthSettings(**{"compressors": ("identity",), "parameters": (100,), "tensors": (2,), **wrong})
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(LIMIT + 30)
+def test_the_growth_command(tmp_path: Path) -> None:
+    options = ["--compressors", "identity,powersgd:rank=1", "--parameters", "10000", "--tensors", "5,20"]
+    done = _bench(tmp_path, *options, "--workers", "2", "-n", "2", "--json", "found.json", command="bench-growth")
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = json.loads((tmp_path / "found.json").read_text())
+    shapes = [(row["tensors"], row["workers"]) for row in saved["measured"] if row["row"] == "powersgd:rank=1"]
+    assert shapes == [(10, 1), (5, 1), (20, 1), (10, 2)]
+    assert saved["predicted"] == []  # one number of workers makes no model
+    for row in saved["measured"]:
+        assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
+        # However many layers there are: one collective for small tensors, two for factors.
+        assert (
+            row["collectives"]
+            == {"horovod": None, "identity": 1, "powersgd:rank=1": 1 + (row["tensors"] == 10)}[row["row"]]
+        )
 
 
 # --- shaped links ---

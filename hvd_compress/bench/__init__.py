@@ -1,1 +1,1 @@
-"""Measuring compression: what it costs by itself (`micro`), always as ratios within one run."""
+"""Measuring: what compression costs by itself, growing, and in training; always as ratios within one run."""

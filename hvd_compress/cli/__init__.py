@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..errors import CompressionError
 from ..version import __version__
-from . import bench, bench_network, check, describe, list_compressors
+from . import bench, bench_growth, bench_network, check, describe, list_compressors
 
 
 class Command(Protocol):
@@ -27,7 +27,7 @@ class Command(Protocol):
         ...
 
 
-_COMMANDS: tuple[Command, ...] = (check, list_compressors, describe, bench, bench_network)
+_COMMANDS: tuple[Command, ...] = (check, list_compressors, describe, bench, bench_network, bench_growth)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""Growth: what an exchange costs with more parameters, more tensors and more workers."""
