@@ -6,7 +6,6 @@ Alone it measures one process without a network; under horovodrun (torch, Tensor
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from ..bench.micro.settings import DEVICES, LIBRARIES
 from ..bench.micro.world import make_world
 from ..bench.sizes import parse_size, size_range
 from ..contract import GRADIENT_DTYPES
+from .measuring import parts, wide_console, write_json
 
 NAME = "bench"
-# A narrower terminal breaks lines; a narrower table would lose columns.
-_COLUMNS = 140
 
 _DEFAULT = (
     "identity,fp16,bf16,powersgd,powersgd:rank=1,distefblocksgd,efsignsgd,qsgd,terngrad,memsgd,dgc,gtopk,scalecom,"
@@ -48,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     settings = MicroSettings(
-        compressors=tuple(part for part in arguments.compressors.split(",") if part),
+        compressors=parts(arguments.compressors),
         sizes=size_range(parse_size(arguments.minbytes), parse_size(arguments.maxbytes), arguments.stepfactor),
         library=arguments.library,
         device=arguments.device,
@@ -66,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
             points.append(point)
             status.update(f"measured {len(points)} of {len(settings.sizes) * len(settings.compressors)}")
     if world.rank == 0:
-        Console(width=max(Console().width, _COLUMNS)).print(table(points, settings, world.size))
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps(as_json(points, settings, world.size, load), indent=2) + "\n")
+        wide_console().print(table(points, settings, world.size))
+        write_json(arguments.json, as_json(points, settings, world.size, load))
     return 0

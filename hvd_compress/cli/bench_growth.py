@@ -7,15 +7,13 @@ launches of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
+from .measuring import numbers, parts, wide_console, write_json
 
 NAME = "bench-growth"
-_COLUMNS = 140
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,31 +40,31 @@ def run(arguments: argparse.Namespace) -> int:
     from ..bench.growth.workers import fits, measure_workers, predictions
 
     settings = GrowthSettings(
-        compressors=tuple(part for part in arguments.compressors.split(",") if part),
-        parameters=_numbers(arguments.parameters),
-        tensors=_numbers(arguments.tensors),
+        compressors=parts(arguments.compressors),
+        parameters=numbers(arguments.parameters),
+        tensors=numbers(arguments.tensors),
         repeats=arguments.iters,
     )
     load = os.getloadavg()[0]
     torch.set_num_threads(1)
     hvd.init()
-    console = Console(width=max(Console().width, _COLUMNS), quiet=hvd.rank() > 0)
+    console = wide_console(quiet=hvd.rank() > 0)
     measured: list[Growth] = []
     for rows in measure(settings):
         console.print(table(rows))
         measured += rows
     predicted = []
-    counts = _numbers(arguments.workers) if hvd.size() == 1 and settings.parameters else ()
+    counts = numbers(arguments.workers) if hvd.size() == 1 and settings.parameters else ()
     if counts:
         found = measure_workers(settings, counts, arguments.limit)
         for count in counts:
             console.print(table([row for row in found if row.workers == count]))
         measured += found
         made = fits(settings, found)
-        predicted = predictions(settings, made, _numbers(arguments.predict))
+        predicted = predictions(settings, made, numbers(arguments.predict))
         if made:
             console.print(model_table(made, predicted))
-    if arguments.json is not None and hvd.rank() == 0:
+    if hvd.rank() == 0:
         report = {
             "settings": asdict(settings),
             "units": "seconds an exchange; predictions are those of a model",
@@ -74,9 +72,5 @@ def run(arguments: argparse.Namespace) -> int:
             "predicted": predicted,
             "machine": {"cores": os.cpu_count(), "load_before": load},
         }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(arguments.json, report)
     return 0
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(",") if part)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from rich.console import Console
 
+from .measuring import numbers, parts, wide_console, write_json
+
 NAME = "bench-network"
-_COLUMNS = 140
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,26 +30,21 @@ def run(arguments: argparse.Namespace) -> int:
     from ..bench.network.report import table
     from ..bench.network.suite import PEERS, Measured, NetworkSettings, as_json, run_suite
 
-    peers = PEERS if arguments.peers is None else _parts(arguments.peers)
+    peers = PEERS if arguments.peers is None else parts(arguments.peers)
     settings = NetworkSettings(
-        workloads=_parts(arguments.models),
-        rates=_parts(arguments.rates),
-        workers=tuple(int(part) for part in _parts(arguments.workers)),
-        rows=(*peers, *(f"ours:{name}" for name in _parts(arguments.compressors))),
+        workloads=parts(arguments.models),
+        rates=parts(arguments.rates),
+        workers=numbers(arguments.workers),
+        rows=(*peers, *(f"ours:{name}" for name in parts(arguments.compressors))),
         warmup=arguments.warmup_iters,
         repeats=arguments.iters,
     )
     load = os.getloadavg()[0]
-    console = Console(width=max(Console().width, _COLUMNS))
+    console = wide_console()
     measured: list[Measured] = []
     with Console(stderr=True).status("") as status:
         for rows in run_suite(settings, lambda text: status.update(f"measuring {text}")):
             console.print(table(rows))
             measured += rows
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(as_json(settings, measured, load), indent=2) + "\n")
+    write_json(arguments.json, as_json(settings, measured, load))
     return 0
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)

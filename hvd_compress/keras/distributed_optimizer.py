@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import horovod.tensorflow as stock
 import keras
-import tensorflow as tf
 
 from ..drivers.settings import check_passes
-from ..errors import ConfigurationError, UsageError
+from ..errors import ConfigurationError
 from ..tensorflow.settings import check_optimizer
+from ..tensorflow.surroundings import check_one_replica, check_started
 from ..tensorflow.variable_exchange import VariableExchange
 from .attachment import Attachment
 from .loss_scaling import check_asks, teach_loss_scaling
@@ -72,8 +71,10 @@ def DistributedOptimizer(
         UsageError: Horovod is not initialised.
     """
     inner = optimizer.inner_optimizer if _is_loss_scale(optimizer) else optimizer
+    check_started()
     _check_supported(optimizer)
     _check_supported(inner)
+    check_one_replica()
     if num_groups:
         warnings.warn("num_groups is the older name of groups; use groups.", DeprecationWarning, stacklevel=2)
     exchange = VariableExchange(
@@ -135,8 +136,6 @@ def _is_loss_scale(optimizer: Any) -> bool:
 
 def _check_supported(optimizer: Any) -> None:
     kind = f"{type(optimizer).__module__}.{type(optimizer).__name__}"
-    if not stock.is_initialized():
-        raise UsageError("Horovod is not initialised; call hvd.init() before hvd.DistributedOptimizer().")
     if keras.backend.backend() != "tensorflow":
         raise ConfigurationError(
             f"Keras runs on {keras.backend.backend()!r}, where Horovod has no operations; set "
@@ -158,16 +157,6 @@ def _check_supported(optimizer: Any) -> None:
         raise ConfigurationError(
             f"{type(optimizer).__name__} leaves variables to several optimizers; make each of those distributed "
             "instead: OptimizerMap(hvd.DistributedOptimizer(...), {...})."
-        )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ConfigurationError(
-            "tf.distribute has several replicas in one process, Horovod one process for each device; leave out the "
-            "strategy and start a process for each device (horovodrun -np N)."
-        )
-    if os.environ.get("HOROVOD_ELASTIC") == "1":
-        raise ConfigurationError(
-            "Elastic jobs change the number of workers, which compression state does not follow yet; start with a "
-            "fixed number (horovodrun -np N)."
         )
 
 

@@ -201,7 +201,7 @@ def _restore_accumulation(optimizer: Any, saved: SavedCompression, filepath: str
         ConfigurationError: the file does not tell.
     """
     if saved.factor is not None:
-        optimizer.hvd_compress.set_factor(saved.factor)
+        saved.set_factor(saved.factor)
     elif optimizer.gradient_accumulation_steps and not filepath.endswith(".keras"):
         steps = optimizer.gradient_accumulation_steps
         raise ConfigurationError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from typing import Any, final
@@ -16,6 +15,7 @@ from .compression_state import Asked, CompressionState, state_of, warn_of_anothe
 from .exchanged import check_not_exchanged, mark_exchanged
 from .identity import identity
 from .learning_rate import current_learning_rate
+from .surroundings import check_started
 from .variable_exchange import Variable, VariableExchange, check_groups
 
 
@@ -283,27 +283,6 @@ class _DistributedTape:
         process_set = self._options["process_set"]
         rest = {**self._options, "groups": told, "process_set": None}
         return Asked(self._compressor, tuple(rest.items()), process_set.process_set_id, frozenset(self._local))
-
-
-def check_started() -> None:
-    """Raise if nothing can be exchanged here.
-
-    Raises:
-        UsageError: Horovod is not initialised.
-        ConfigurationError: the job is elastic, or a graph is built for a session.
-    """
-    if not stock.is_initialized():
-        raise UsageError("Horovod is not initialised; call hvd.init() first.")
-    if os.environ.get("HOROVOD_ELASTIC") == "1":
-        raise ConfigurationError(
-            "Elastic jobs change the number of workers, which compression state does not follow yet; start with a "
-            "fixed number (horovodrun -np N)."
-        )
-    if not tf.compat.v1.executing_eagerly_outside_functions():
-        raise ConfigurationError(
-            "Graphs for tf.compat.v1 sessions cannot hold compression state; use eager execution and tf.function "
-            "(leave out tf.compat.v1.disable_eager_execution())."
-        )
 
 
 def _check_variables(sources: Sequence[Any]) -> None:

@@ -13,8 +13,8 @@ import tensorflow as tf
 from ..drivers.settings import check_passes
 from ..errors import ConfigurationError
 from .accumulation import Accumulation
-from .distributed_gradient_tape import check_started
 from .optimizer_kinds import attach_to_tf_keras, attach_to_tf_keras_legacy, attach_to_v1
+from .surroundings import check_started
 from .variable_exchange import Variable, VariableExchange, check_groups
 
 

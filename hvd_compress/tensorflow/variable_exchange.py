@@ -21,6 +21,7 @@ from .identity import identity
 from .naming import SavedNames, differ_in_numbers_only, variable_names
 from .replicas import replicas_checked
 from .saved_state import SavedState
+from .surroundings import check_one_replica
 from .transport import HorovodTransport
 from .untracked import Untracked
 
@@ -153,7 +154,7 @@ class VariableExchange(tf.Module):
             RankDisagreementError: at the first step, ranks differ in variables, compressor or settings.
             ConfigurationError, UsageError: as `GradientExchange`.
         """
-        _check_one_replica()
+        check_one_replica()
         if not self._process_set.included():
             return list(gradients)
         results = [self._own(gradient, v) for gradient, v in zip(gradients, variables, strict=True)]
@@ -277,14 +278,6 @@ class VariableExchange(tf.Module):
             return [list(names[i : i + size]) for i in range(0, len(names), size)]
         name_of = {identity(v): name for v, name in zip(variables, names, strict=True)}
         return [[name_of[identity(v)] for v in group if identity(v) in name_of] for group in groups]
-
-
-def _check_one_replica() -> None:
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ConfigurationError(
-            "tf.distribute has several replicas in this process, Horovod one process for each device; leave out the "
-            "strategy and start a process for each device (horovodrun -np N)."
-        )
 
 
 def check_groups(groups: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ..tables import table_of_numbers
 from .measure import Growth
 from .model import Fit
 from .settings import STOCK
@@ -18,10 +19,7 @@ def table(rows: Sequence[Growth]) -> Table:
     first = rows[0]
     stock = next(row.seconds for row in rows if row.row == STOCK)
     title = f"{first.parameters:,} parameters in {first.tensors} tensors, {first.workers} worker(s); ms an exchange"
-    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    made.add_column("row", no_wrap=True)
-    for name in ("median", "range", "/ horovod", "collectives"):
-        made.add_column(name, justify="right", no_wrap=True)
+    made = table_of_numbers(title, ("median", "range", "/ horovod", "collectives"))
     for row in rows:
         made.add_row(
             Text(row.row),
@@ -37,10 +35,7 @@ def model_table(fits: Mapping[str, Fit], predicted: Sequence[Mapping[str, Any]])
     """Return the fitted models and what they say; the title calls them models."""
     counts = sorted({point["workers"] for point in predicted})
     title = "model: l + steps a + bytes b, fitted to the measured points; ms an exchange, not measured"
-    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    made.add_column("row", no_wrap=True)
-    for name in ("l ms", "a us", "b ns", "off by", *(f"W={count}" for count in counts)):
-        made.add_column(name, justify="right", no_wrap=True)
+    made = table_of_numbers(title, ("l ms", "a us", "b ns", "off by", *(f"W={count}" for count in counts)))
     for row, fit in fits.items():
         said = {point["workers"]: point["seconds"] for point in predicted if point["row"] == row}
         made.add_row(

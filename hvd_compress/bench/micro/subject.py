@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ...contract import Array
-from ...drivers import RoundTrip
+from ...drivers import RoundTrip, complete
 from ...exchange import Worker, make_plan, specs_of
 from ...ops import ops_of
 from ...registry import resolve
@@ -74,8 +74,7 @@ class WorkerSubject(Subject):
         self._world.gather(None)
         began = clock.mark()
         trip = RoundTrip(worker.begin(0, own), self._transport, self._label, worker.meter)
-        while not trip.exchange.done:
-            trip.advance()
+        complete([trip])
         mean = worker.finish(0, trip.exchange)[_NAME]
         ended = clock.mark()
         worker.end_step()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ..tables import table_of_numbers
 from .suite import FLOOR, PEERS, Measured
 
 
@@ -16,10 +17,9 @@ def table(rows: Sequence[Measured]) -> Table:
     floor = next(row.seconds for row in rows if row.row == FLOOR)
     peers = [row.seconds for row in rows if row.row in PEERS]
     title = f"{first.workload}, {first.rate}, {first.workers} workers; ms a step"
-    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    made.add_column("row", no_wrap=True)
-    for name in ("median", "quartiles", "/ floor", "/ best peer", "compress", "wait", "link bytes", "counted bytes"):
-        made.add_column(name, justify="right", no_wrap=True)
+    made = table_of_numbers(
+        title, ("median", "quartiles", "/ floor", "/ best peer", "compress", "wait", "link bytes", "counted bytes")
+    )
     for row in rows:
         made.add_row(
             Text(row.row),
