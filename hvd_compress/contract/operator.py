@@ -49,6 +49,8 @@ class Context:
             are then neither used nor changed.
         parameter: the parameter that the gradient is of, in the gradient's shape; given to operators that ask for it
             by `needs_parameters`.
+        spare: an array of the gradient's shape, in its element type, whose numbers nobody needs any more and that may
+            become `Exchanged.mean`; None where there is none.
         phase_step: where `step` is an array, a step of the same phase (`Operator.phase`), as a number.
     """
 
@@ -63,6 +65,7 @@ class Context:
     feedback: bool = False
     memory_scale: Any = 1.0
     parameter: Array | None = None
+    spare: Array | None = None
     phase_step: int | None = None
 
     @property

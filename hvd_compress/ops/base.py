@@ -7,7 +7,7 @@ what is returned. No operation waits for a device, but for `to_numpy`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -16,6 +16,12 @@ from .random import random_generator
 
 Array = Any
 Draw = Callable[[np.random.Generator], np.ndarray[Any, Any]]
+# From (start, stop) to what is made of these elements: one 1-D array or more.
+Part = Callable[[int, int], Sequence[Array]]
+
+# Elements that a processor works on at once: few enough that they stay in its cache from one operation to the next, and
+# that memory for what lies between is used again instead of being asked of the system.
+PIECE = 2**16
 
 
 class ArrayOps(ABC):
@@ -139,6 +145,18 @@ class ArrayOps(ABC):
     @abstractmethod
     def stack(self, arrays: Sequence[Array]) -> Array:
         """Return equal shapes joined along a new first axis."""
+
+    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
+        """Return what `part` makes of 0 .. size - 1, joined; on a processor piece after piece, as far as memory goes.
+
+        Args:
+            part: returns one 1-D array for every output, in new memory or in that of what it is made of.
+            size: number of elements, >= 1.
+            unit: every piece but the last is a multiple of so many elements long, >= 1.
+            outputs: number of elements and element type of each output, whole.
+        """
+        del unit, outputs
+        return list(part(0, size))
 
     @abstractmethod
     def as_bytes(self, x: Array) -> Array:
@@ -300,3 +318,21 @@ class ArrayOps(ABC):
     @abstractmethod
     def svd(self, x: Array) -> tuple[Array, Array, Array]:
         """Return (k, n) left vectors, (k,) singular values, descending, and (k, m) right vectors; k = min(n, m)."""
+
+
+def pieces_of(size: int, unit: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of pieces of about `PIECE` elements, all but the last a multiple of `unit` long."""
+    length = max(1, PIECE // unit) * unit
+    for start in range(0, size, length):
+        yield start, min(start + length, size)
+
+
+def fill_by_pieces(part: Part, size: int, unit: int, outputs: Sequence[Array]) -> list[Array]:
+    """Return the 1-D outputs, filled one after the other with what `part` makes of every piece."""
+    filled = [0] * len(outputs)
+    for start, stop in pieces_of(size, unit):
+        for i, piece in enumerate(part(start, stop)):
+            end = filled[i] + piece.shape[0]
+            outputs[i][filled[i] : end] = piece
+            filled[i] = end
+    return list(outputs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import Array, ArrayOps
+from .base import PIECE, Array, ArrayOps, Part, fill_by_pieces
 
 
 def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -61,6 +61,11 @@ class NumPyOps(ArrayOps):
 
     def stack(self, arrays: Sequence[Array]) -> Array:
         return np.stack(list(arrays))
+
+    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
+        if size <= PIECE:
+            return list(part(0, size))
+        return fill_by_pieces(part, size, unit, [np.empty(n, dtype) for n, dtype in outputs])
 
     def as_bytes(self, x: Array) -> Array:
         return np.ascontiguousarray(x).reshape(-1).view(np.uint8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import Array, ArrayOps
+from .base import PIECE, Array, ArrayOps, Part, fill_by_pieces
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +61,12 @@ class TorchOps(ArrayOps):
 
     def stack(self, arrays: Sequence[Array]) -> Array:
         return self._torch.stack(list(arrays))
+
+    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
+        if self.device.type != "cpu" or size <= PIECE:
+            return list(part(0, size))
+        torch = self._torch
+        return fill_by_pieces(part, size, unit, [torch.empty(n, dtype=getattr(torch, dtype)) for n, dtype in outputs])
 
     def as_bytes(self, x: Array) -> Array:
         # An empty tensor may have strides that no view accepts.
