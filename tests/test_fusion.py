@@ -77,10 +77,12 @@ def test_fused_is_as_if_each_travelled_alone(name: str, asked: list[Asked]) -> N
 
 
 @given(asked=ASKED)
-def test_one_collective_per_kind_and_element_type(asked: list[Asked]) -> None:
+def test_one_collective_per_kind_and_element_type_of_what_is_added_up(asked: list[Asked]) -> None:
     fused = fuse(requests_of(TORCH, asked, 0))
     full = [
-        (kind, dtype, root if kind == "Broadcast" else None) for kind, shape, dtype, root in asked if 0 not in shape
+        (kind, dtype if kind in ("Mean", "Sum") else None, root if kind == "Broadcast" else None)
+        for kind, shape, dtype, root in asked
+        if 0 not in shape
     ]
     assert len(fused) == len(set(full))
     assert len({f.label for f in fused}) == len(fused)
@@ -96,6 +98,25 @@ def test_labels_are_equal_on_all_ranks_and_say_what_travels() -> None:
     labels = [[f.label for f in fuse(requests_of(TORCH, asked, rank))] for rank in range(WORLD)]
     assert labels[0] == ["mean.float32", "broadcast.float16.from1", "allgather.int32"]
     assert labels == [labels[0]] * WORLD
+
+
+def test_what_is_moved_travels_as_bytes_where_element_types_differ() -> None:
+    asked: list[Asked] = [("AllToAll", (5,), "int32", 0), ("AllToAll", (3,), "uint8", 0), ("AllToAll", (), "int32", 0)]
+    (fused,) = fuse(requests_of(TORCH, asked, 0))
+    assert fused.label == "alltoall.int32+uint8"
+    assert dtype_of(fused.request.array) == "uint8"
+    assert tuple(fused.request.array.shape) == (WORLD, 5 * 4 + 3 + 4)
+
+
+def test_what_travels_apart_is_not_copied() -> None:
+    arrays = [TORCH.array(np.full(4, i), "float32") for i in range(4)]
+    requests = [Mean(x, donate=True, apart=i % 2 == 0) for i, x in enumerate(arrays)]
+    fused = fuse([(i, request, ops_of(request.array)) for i, request in enumerate(requests)])
+    assert sorted(sorted(m.position for m in f.members) for f in fused) == [[0], [1, 3], [2]]
+    assert len({f.label for f in fused}) == 3
+    for i in (0, 2):
+        (alone,) = (f for f in fused if [m.position for m in f.members] == [i])
+        assert alone.request.array.data_ptr() == arrays[i].data_ptr()
 
 
 @pytest.mark.parametrize("kind", [Mean, Sum])

@@ -32,11 +32,12 @@ from .request import (
 )
 from .spec import DTYPE_BYTES, GRADIENT_DTYPES, SUMMABLE_DTYPES, Spec, wide_dtype
 from .state import Fill, Leaf, Leaves, Scope, State, initial_state, state_bytes, walk
-from .traffic import Payload, Traffic, sent_bytes, traffic_bytes
+from .traffic import REDUCTIONS, Payload, Traffic, sent_bytes, traffic_bytes
 
 __all__ = [
     "DTYPE_BYTES",
     "GRADIENT_DTYPES",
+    "REDUCTIONS",
     "SUMMABLE_DTYPES",
     "AllGather",
     "AllToAll",

@@ -73,9 +73,9 @@ class Context:
         """A step, as a number, at which the exchange is built as at this one: what decisions in Python may ask for."""
         return int(self.step) if self.phase_step is None else self.phase_step
 
-    def with_feedback(self) -> Context:
+    def with_feedback(self, spare: Array | None = None) -> Context:
         """Return the context under which a wrapper that keeps the rest, in wide numbers, calls its inner operator."""
-        return replace(self, spec=self.spec.wide, feedback=True)
+        return replace(self, spec=self.spec.wide, feedback=True, spare=spare)
 
 
 class Operator(Settings, ABC):

@@ -31,26 +31,38 @@ Array: TypeAlias = Any
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The element-wise mean over ranks. With `donate` the driver may overwrite `array`."""
+    """The element-wise mean over ranks. With `donate` the driver may overwrite `array`.
+
+    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    """
 
     array: Array
     donate: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """The element-wise sum over ranks. With `donate` the driver may overwrite `array`."""
+    """The element-wise sum over ranks. With `donate` the driver may overwrite `array`.
+
+    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    """
 
     array: Array
     donate: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Max:
-    """The element-wise maximum over ranks. With `donate` the driver may overwrite `array`."""
+    """The element-wise maximum over ranks. With `donate` the driver may overwrite `array`.
+
+    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    """
 
     array: Array
     donate: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False)

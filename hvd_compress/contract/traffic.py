@@ -11,17 +11,28 @@ from .spec import DTYPE_BYTES
 
 @dataclass(frozen=True)
 class Payload:
-    """One collective of one round: its kind, the number of elements that a rank hands in, their type."""
+    """One request of one round.
+
+    Args:
+        kind: of its collective.
+        count: elements that a rank hands in.
+        dtype: their type.
+        apart: it does not travel with others.
+    """
 
     kind: type[Collective]
     count: int
     dtype: str
+    apart: bool = False
 
     @property
     def nbytes(self) -> int:
         """Bytes that a rank hands to the collective."""
         return self.count * DTYPE_BYTES[self.dtype]
 
+
+# Collectives that add up numbers; the others move bits, of whatever type.
+REDUCTIONS = (Mean, Sum, Max)
 
 # Rounds in order, each a tuple of payloads in order.
 Traffic = tuple[tuple[Payload, ...], ...]
@@ -34,7 +45,7 @@ def sent_bytes(kind: type[Collective], nbytes: int, world_size: int) -> int:
     Broadcast: (W-1)/W n, the average over workers. Swap: n, of a rank that has a partner. Rounded up to a whole byte.
     """
     others = world_size - 1
-    if kind in (Mean, Sum, Max):
+    if kind in REDUCTIONS:
         return -(-2 * others * nbytes // world_size)
     if kind is AllGather:
         return others * nbytes

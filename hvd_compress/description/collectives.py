@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..contract import Payload
+from ..contract import REDUCTIONS, Payload
 from ..exchange import Plan
 
 
@@ -14,13 +14,20 @@ def rounds_of(plan: Plan, world_size: int, step: int) -> int:
 def collectives_of(plan: Plan, world_size: int, step: int) -> int:
     """Return the number of collectives that a worker starts at a step.
 
-    All payloads of one round and bucket that are of one kind and element type travel in one collective.
+    All payloads of one round and bucket that are of one kind, and of one element type where that adds numbers up,
+    travel in one collective, but for large ones that travel apart.
     """
-    return sum(
-        len({(payload.kind, payload.dtype) for payload in payloads if payload.count})
-        for bucket in plan.buckets
-        for payloads in _rounds(plan, bucket, world_size, step)
-    )
+    found = 0
+    for bucket in plan.buckets:
+        for payloads in _rounds(plan, bucket, world_size, step):
+            full = [payload for payload in payloads if payload.count]
+            together = {
+                (payload.kind, payload.dtype if payload.kind in REDUCTIONS else "")
+                for payload in full
+                if not payload.apart
+            }
+            found += len(together) + sum(payload.apart for payload in full)
+    return found
 
 
 def _rounds(plan: Plan, bucket: tuple[int, ...], world_size: int, step: int) -> list[list[Payload]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 from ..contract import Array, Batched, Collective, Exchange, Exchanged, Meanwhile, Request, Round
@@ -22,15 +22,28 @@ class BucketExchange:
 
     A driver starts every collective in `pending` (named by `round_number` and position), may call `meanwhile()`,
     and hands the results to `answer`; until `done`. `outcomes` then holds what each unit ended with.
+
+    Args:
+        exchanges: generator and array operations by unit name.
+        world_size: number of workers.
+        meter: what this costs is added to it.
+        sizes: of units that stand for several, the elements of each of these, for the meter.
     """
 
-    def __init__(self, exchanges: Mapping[str, tuple[Exchange, ArrayOps]], world_size: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        exchanges: Mapping[str, tuple[Exchange, ArrayOps]],
+        world_size: int,
+        meter: Meter,
+        sizes: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.outcomes: dict[str, Exchanged] = {}
         self.pending: list[Fused] = []
         self.round_number = -1
         self._live = dict(exchanges)
         self._world_size = world_size
         self._meter = meter
+        self._sizes = sizes or {}
         self._asked: list[tuple[str, int, Request]] = []
         self._local: dict[int, object] = {}
         self._advance(None)
@@ -85,7 +98,7 @@ class BucketExchange:
             if not isinstance(request, (Meanwhile, Batched)):
                 ops = self._live[name][1]
                 collectives.append((position, request, ops))
-                self._meter.count(request, ops, self._world_size)
+                self._meter.count(request, ops, self._world_size, self._sizes.get(name))
         self.pending = fuse(collectives)
         self._meter.collectives += len(self.pending)
         self.round_number += 1

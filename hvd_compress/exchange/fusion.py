@@ -1,4 +1,8 @@
-"""Fusion: all payloads of a round that can travel together do, in one flat buffer per kind and element type."""
+"""Fusion: all payloads of a round that can travel together do, in one flat buffer.
+
+Numbers that are added up travel with others of their element type. What is only moved travels as bytes if there are
+several types: a collective costs more than a copy of what is small.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from ..contract import SUMMABLE_DTYPES, AllGather, AllToAll, Array, Broadcast, Collective, Max, Mean, Sum, Swap
+from ..contract import (
+    DTYPE_BYTES,
+    REDUCTIONS,
+    SUMMABLE_DTYPES,
+    AllGather,
+    AllToAll,
+    Array,
+    Broadcast,
+    Collective,
+    Max,
+    Mean,
+    Sum,
+    Swap,
+)
 from ..errors import ConfigurationError, UsageError
 from ..ops import ArrayOps
+
+
+@final
+@dataclass(frozen=True)
+class Member:
+    """One request in a fused collective.
+
+    Args:
+        position: in the round.
+        shape: of its array.
+        dtype: of its array.
+    """
+
+    position: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @final
@@ -18,26 +51,33 @@ class Fused:
     """One collective that carries several requests.
 
     Args:
-        label: kind and element type, equal on all ranks, part of the collective's name.
+        label: kind and element types, equal on all ranks, part of the collective's name.
         request: the request for the whole buffer: 1-D, or (world_size, n) for AllToAll.
         ops: array operations of the buffer.
-        members: position in the round and shape of every request inside, in order.
+        members: the requests inside, in order.
+        as_bytes: whether the buffer holds their bytes, as uint8.
     """
 
     label: str
     request: Collective
     ops: ArrayOps
-    members: tuple[tuple[int, tuple[int, ...]], ...]
+    members: tuple[Member, ...]
+    as_bytes: bool = False
 
     def unpack(self, result: Array) -> list[tuple[int, Array]]:
         """Return (position in the round, result) for every request inside."""
         kind, ops = type(self.request), self.ops
         axis = 1 if kind in (AllGather, AllToAll) else 0
         lead = ops.shape(result)[:axis]
-        sizes = [_width(kind, shape) for _, shape in self.members]
-        pieces = ops.split(result, sizes, axis) if len(sizes) > 1 else [result]
-        shapes = ((i, (*lead, *(shape[1:] if kind is AllToAll else shape))) for i, shape in self.members)
-        return [(i, ops.reshape(piece, shape)) for piece, (i, shape) in zip(pieces, shapes, strict=True)]
+        widths = [_width(kind, m.shape) * (DTYPE_BYTES[m.dtype] if self.as_bytes else 1) for m in self.members]
+        pieces = ops.split(result, widths, axis) if len(widths) > 1 else [result]
+        found = []
+        for member, piece in zip(self.members, pieces, strict=True):
+            if self.as_bytes and member.dtype != "uint8":
+                piece = ops.from_bytes(ops.flatten(piece), member.dtype)
+            shape = (*lead, *(member.shape[1:] if kind is AllToAll else member.shape))
+            found.append((member.position, ops.reshape(piece, shape)))
+        return found
 
 
 def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]]) -> list[Fused]:
@@ -48,14 +88,15 @@ def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]]) -> list[Fused]:
     Raises:
         ConfigurationError: an element type that collectives cannot add up is to be summed.
     """
-    groups: dict[tuple[object, ...], list[tuple[int, Collective]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[Member, Collective]]] = {}
     for position, request, ops in requests:
-        dtype = ops.dtype(request.array)
-        _check_dtype(request, dtype)
-        if math.prod(ops.shape(request.array)) == 0:
+        member = Member(position, ops.shape(request.array), ops.dtype(request.array))
+        _check_dtype(request, member.dtype)
+        if math.prod(member.shape) == 0:
             continue
-        groups.setdefault((type(request), dtype, _route(request), ops), []).append((position, request))
-    return [_pack(members, key[1], key[3]) for key, members in groups.items()]  # type: ignore[arg-type]
+        key = (type(request), ops, _route(request), *_alike(request, member))
+        groups.setdefault(key, []).append((member, request))
+    return [_pack(members, key[1]) for key, members in groups.items()]  # type: ignore[arg-type]
 
 
 def empty_result(request: Collective, ops: ArrayOps, world_size: int) -> Array:
@@ -65,23 +106,31 @@ def empty_result(request: Collective, ops: ArrayOps, world_size: int) -> Array:
     return request.array
 
 
-def _pack(members: list[tuple[int, Collective]], dtype: str, ops: ArrayOps) -> Fused:
-    first = members[0][1]
-    kind = type(first)
-    shapes = tuple((position, ops.shape(request.array)) for position, request in members)
+def _pack(group: list[tuple[Member, Collective]], ops: ArrayOps) -> Fused:
+    members, first = tuple(member for member, _ in group), group[0][1]
+    kind, alone = type(first), len(group) == 1
+    dtypes = tuple(dict.fromkeys(member.dtype for member in members))
+    as_bytes = len(dtypes) > 1
+    flat = [ops.as_bytes(r.array) if as_bytes else ops.flatten(r.array) for _, r in group]
     if kind is AllToAll:
-        flat = [ops.reshape(r.array, (ops.shape(r.array)[0], -1)) for _, r in members]
-    else:
-        flat = [ops.flatten(r.array) for _, r in members]
-    alone = len(flat) == 1
+        flat = [ops.reshape(x, (m.shape[0], -1)) for x, m in zip(flat, members, strict=True)]
     buffer = flat[0] if alone else ops.concat(flat, axis=1 if kind is AllToAll else 0)
     request: Collective
     if isinstance(first, (Mean, Sum, Max)):
         request = replace(first, array=buffer, donate=first.donate or not alone)
     else:
         request = replace(first, array=buffer)
-    route = f".{_route(first)}" if _route(first) else ""
-    return Fused(f"{kind.__name__.lower()}.{dtype}{route}", request, ops, shapes)
+    notes = [_route(first)] if _route(first) else []
+    if getattr(first, "apart", False):
+        notes.append(f"request{members[0].position}")
+    return Fused(".".join([kind.__name__.lower(), "+".join(dtypes), *notes]), request, ops, members, as_bytes)
+
+
+def _alike(request: Collective, member: Member) -> tuple[object, ...]:
+    """Return what numbers must have in common to be added up in one buffer; nothing for what is only moved."""
+    if not isinstance(request, (Mean, Sum, Max)):
+        return ()
+    return member.dtype, member.position if request.apart else None
 
 
 def _route(request: Collective) -> str:
@@ -96,10 +145,10 @@ def _width(kind: type[Collective], shape: tuple[int, ...]) -> int:
 
 
 def _check_dtype(request: Collective, dtype: str) -> None:
-    if isinstance(request, (Mean, Sum, Max)) and dtype not in SUMMABLE_DTYPES:
+    if isinstance(request, REDUCTIONS) and dtype not in SUMMABLE_DTYPES:
         raise ConfigurationError(
             f"{type(request).__name__} of {dtype}: collectives add up {', '.join(SUMMABLE_DTYPES)} only; move other "
             "element types with AllToAll and AllGather."
         )
-    if not isinstance(request, (Mean, Sum, Max, AllGather, AllToAll, Broadcast, Swap)):
+    if not isinstance(request, (*REDUCTIONS, AllGather, AllToAll, Broadcast, Swap)):
         raise UsageError(f"An exchange yielded {type(request).__name__}, which is not a request.")

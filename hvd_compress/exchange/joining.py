@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..contract import Array, Spec
+from ..contract import Array
 from ..errors import ConfigurationError
 from ..ops import ArrayOps, ops_of
 from .plan import Unit
@@ -39,10 +39,10 @@ def unit_gradient(unit: Unit, gradients: Mapping[str, Array]) -> tuple[Array, Ar
         if name not in gradients:
             raise ConfigurationError(f"Gradient {name!r} is missing; give zeros for a parameter without gradient.")
         ops = ops_of(gradients[name])
-        found = Spec(ops.shape(gradients[name]), ops.dtype(gradients[name]))
-        if (found.shape, found.dtype) != (spec.shape, spec.dtype):
+        shape, dtype = ops.shape(gradients[name]), ops.dtype(gradients[name])
+        if (shape, dtype) != (spec.shape, spec.dtype):
             raise ConfigurationError(
-                f"Gradient {name!r} is {list(found.shape)} {found.dtype}, planned was {list(spec.shape)} {spec.dtype}; "
+                f"Gradient {name!r} is {list(shape)} {dtype}, planned was {list(spec.shape)} {spec.dtype}; "
                 "make a new exchange when the model changes."
             )
     ops = ops_of(gradients[unit.parameters[0][0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -29,7 +30,15 @@ class Meter:
     compress_seconds: float = 0.0
     wait_seconds: float = 0.0
 
-    def count(self, request: Collective, ops: ArrayOps, world_size: int) -> None:
-        """Add the bytes of one request, as it was asked for, before fusion."""
-        nbytes = math.prod(ops.shape(request.array)) * DTYPE_BYTES[ops.dtype(request.array)]
-        self.sent_bytes += sent_bytes(type(request), nbytes, world_size)
+    def count(self, request: Collective, ops: ArrayOps, world_size: int, sizes: Sequence[int] | None = None) -> None:
+        """Add the bytes of one request, as it was asked for, before fusion.
+
+        Args:
+            request: the request.
+            ops: array operations of its array.
+            world_size: number of workers.
+            sizes: elements of each of the requests that it stands for, if it stands for several.
+        """
+        width = DTYPE_BYTES[ops.dtype(request.array)]
+        counts = (math.prod(ops.shape(request.array)),) if sizes is None else sizes
+        self.sent_bytes += sum(sent_bytes(type(request), count * width, world_size) for count in counts)

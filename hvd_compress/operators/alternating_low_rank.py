@@ -25,7 +25,7 @@ from ..contract import (
     Traffic,
     check_at_least,
 )
-from .matrix import as_gradient, as_matrix, check_factors, live_rows, saves, used_rank
+from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, used_rank
 
 
 @final
@@ -71,13 +71,15 @@ class AlternatingLowRank(Operator):
         factor = live_rows(state["q"], state["q_start"], ops) if even else live_rows(state["p"], 0.0, ops)
         (basis,) = yield [Batched("orthonormal_rows", factor)]
         local = ops.matmul(basis, matrix, transpose_b=even)
-        left, right = (local, basis) if even else (basis, local)
 
         def rest() -> Array | None:
-            return ops.subtract_product_(matrix, left, right) if context.feedback else None
+            if not context.feedback:
+                return None
+            return ops.subtract_product_(matrix, *((local, basis) if even else (basis, local)))
 
         factor, unsent = yield [Mean(local), Meanwhile(rest)]
-        mean = ops.matmul(factor, basis, transpose_a=True) if even else ops.matmul(basis, factor, transpose_a=True)
+        left, right = (factor, basis) if even else (basis, factor)
+        mean = ops.matmul(left, right, transpose_a=True, out=free_matrix(context, matrix))
         if unsent is not None:
             unsent = as_gradient(unsent, spec, ops)
         return Exchanged(

@@ -28,7 +28,7 @@ from ..contract import (
     check_at_least,
 )
 from ..ops import ArrayOps
-from .matrix import as_gradient, as_matrix, check_factors, live_rows, saves, used_rank
+from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, used_rank
 
 
 @final
@@ -88,7 +88,7 @@ class LowRank(Operator):
             (p,) = yield [Batched("orthonormal_rows", p)]
             last = iteration == self.power_iterations - 1
             q, rest = yield from _mean_factor(p, matrix, context.feedback and last, ops)
-        mean = ops.matmul(p, q, transpose_a=True)
+        mean = ops.matmul(p, q, transpose_a=True, out=free_matrix(context, matrix))
         if rest is not None:
             rest = as_gradient(rest, spec, ops)
         kept = {"q": ops.finite_or_zero_(q), "q_start": state["q_start"]} if self.warm_start else state

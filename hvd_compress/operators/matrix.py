@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..contract import Array, Spec, check_at_least, check_finite
+from ..contract import Array, Context, Spec, check_at_least, check_finite
 from ..ops import ArrayOps
 
 
@@ -27,6 +27,16 @@ def as_matrix(grad: Array, spec: Spec, ops: ArrayOps) -> Array:
 def as_gradient(matrix: Array, spec: Spec, ops: ArrayOps) -> Array:
     """Return a matrix in the gradient's shape and element type."""
     return ops.cast(ops.reshape(matrix, spec.shape), spec.dtype)
+
+
+def free_matrix(context: Context, matrix: Array) -> Array | None:
+    """Return memory for the mean, as a matrix in wide numbers: what is spare, or the gradient's where no rest is kept.
+
+    None where there is none.
+    """
+    if context.spare is not None:
+        return as_matrix(context.spare, context.spec, context.ops)
+    return None if context.feedback else matrix
 
 
 def saves(spec: Spec, rank: int, min_saving: float) -> bool:

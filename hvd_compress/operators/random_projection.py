@@ -100,7 +100,7 @@ class RandomProjection(Wrapper):
             return ops.reshape(ops.flatten(whole)[: spec.size], spec.shape)
 
         own = ops.copy(y) if context.feedback else None
-        inside = replace(context, spec=self.seen(spec), parameter=None)
+        inside = replace(context, spec=self.seen(spec), parameter=None, spare=None)
         result = yield from self.inner_operator(spec).exchange(y, {}, inside)
         mean = ops.cast(back(result.mean), spec.dtype)
         rest: Array | None = None

@@ -39,7 +39,7 @@ class ArrayOps(ABC):
     @final
     def shape(self, x: Array) -> tuple[int, ...]:
         """Return the dimensions."""
-        return tuple(int(n) for n in x.shape)
+        return tuple(map(int, x.shape))
 
     # --- making and moving ---
 
@@ -292,8 +292,10 @@ class ArrayOps(ABC):
         """Return x where condition holds, else y (broadcast)."""
 
     @abstractmethod
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        """Return the matrix product, row-major."""
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
+    ) -> Array:
+        """Return the matrix product, row-major; `out`, of its shape and element type, is donated to it."""
 
     @abstractmethod
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:

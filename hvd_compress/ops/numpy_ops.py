@@ -180,8 +180,10 @@ class NumPyOps(ArrayOps):
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return np.where(condition, x, y)
 
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b)
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
+    ) -> Array:
+        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         x -= np.matmul(a.T, b)

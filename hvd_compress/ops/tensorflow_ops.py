@@ -224,7 +224,10 @@ class TensorFlowOps(ArrayOps):
         like = next((a for a in (x, y) if tf.is_tensor(a)), tf.constant(0.0))
         return tf.where(condition, self._like(x, like), self._like(y, like))
 
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
+    ) -> Array:
+        del out
         return self._tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:

@@ -51,7 +51,7 @@ class TorchOps(ArrayOps):
         return x.to(getattr(self._torch, dtype))
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
-        return x.reshape(tuple(shape))
+        return x if x.shape == shape else x.reshape(tuple(shape))
 
     def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
         return self._torch.cat(list(arrays), dim=axis)
@@ -187,8 +187,11 @@ class TorchOps(ArrayOps):
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return self._torch.where(condition, x, y)
 
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        return self._torch.mm(a.t() if transpose_a else a, b.t() if transpose_b else b)
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
+    ) -> Array:
+        left, right = a.t() if transpose_a else a, b.t() if transpose_b else b
+        return self._torch.mm(left, right, out=out) if out is not None else self._torch.mm(left, right)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         return x.addmm_(a.t(), b, alpha=-1.0)

@@ -44,6 +44,11 @@ def _compressor_of(compression: Any) -> Operator | Codec:
     return Identity() if compression is stock.Compression.none else resolve(compression)
 
 
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether both are the same numbers in memory."""
+    return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.stride() == b.stride()
+
+
 @final
 class GradientExchange:
     """Exchanges the gradients of one optimizer's parameters among the ranks of a process set.
@@ -339,7 +344,8 @@ class GradientExchange:
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
         gradient = parameter.grad.detach()
-        gradient.copy_(mean)
+        if not _same_memory(gradient, mean):
+            gradient.copy_(mean)
         if factor != 1.0:
             gradient.mul_(factor)
 

@@ -1,0 +1,60 @@
+"""PlainUnits: many small gradients that travel as they are, exchanged as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from ..contract import Array, Operator, Spec
+from ..operators import dense_operator
+from ..ops import ArrayOps
+from .joining import by_parameter, unit_gradient
+from .plan import Unit
+
+# Larger gradients cost more to copy together than to exchange one by one.
+_SMALL = 2**16
+
+
+@final
+class PlainUnits:
+    """Small units of one bucket and one element type whose operator averages them uncompressed and remembers nothing.
+
+    An average does not ask where one gradient ends and the next begins; only bytes are counted for each.
+
+    Args:
+        units: at least one, of one element type.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = tuple(units)
+        self.name = f"plain {units[0].spec.dtype}: {units[0].name}..{units[-1].name}"
+        self.sizes = tuple(unit.spec.size for unit in units)
+        self.spec = Spec((sum(self.sizes),), units[0].spec.dtype)
+        self.operator: Operator = dense_operator(self.spec)
+
+    def join(self, gradients: Mapping[str, Array]) -> tuple[Array, ArrayOps]:
+        """Return all gradients as one flat array.
+
+        Raises:
+            ConfigurationError: one is missing, or its shape or element type is not the planned one.
+        """
+        parts = [unit_gradient(unit, gradients) for unit in self.units]
+        ops = parts[0][1]
+        return ops.concat([ops.flatten(part) for part, _ in parts]), ops
+
+    def split(self, mean: Array, ops: ArrayOps) -> dict[str, Array]:
+        """Return the mean gradients by parameter name."""
+        pieces = ops.split(mean, self.sizes)
+        found: dict[str, Array] = {}
+        for unit, piece in zip(self.units, pieces, strict=True):
+            found.update(by_parameter(unit, ops.reshape(piece, unit.spec.shape)))
+        return found
+
+
+def plain_units(units: Sequence[Unit]) -> list[PlainUnits]:
+    """Return the groups, of at least two units each, that some of a bucket's units form."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        if unit.operator == dense_operator(unit.spec) and 0 < unit.spec.nbytes <= _SMALL:
+            groups.setdefault(unit.spec.dtype, []).append(unit)
+    return [PlainUnits(group) for group in groups.values() if len(group) > 1]
