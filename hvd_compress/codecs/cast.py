@@ -46,5 +46,9 @@ class Cast(Codec):
     def summable(self, spec: Spec) -> bool:
         return self.dtype == "float16"
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def lossless(self, spec: Spec) -> bool:
         return spec.dtype == self.dtype

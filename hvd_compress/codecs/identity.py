@@ -26,5 +26,9 @@ class Identity(Codec):
     def summable(self, spec: Spec) -> bool:
         return spec.dtype in SUMMABLE_DTYPES
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def lossless(self, spec: Spec) -> bool:
         return True

@@ -89,6 +89,11 @@ class Codec(Settings, ABC):
         """Whether decoded values are directions, so that no average of gradients can stand in for theirs."""
         return False
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element is written and read as it would be by itself."""
+        return False
+
     def lossless(self, spec: Spec) -> bool:
         """Return whether decode(encode(x)) = x for every such x, so that nothing is left for a residual."""
         del spec

@@ -154,6 +154,14 @@ class Operator(Settings, ABC):
         return True
 
     @property
+    def elementwise(self) -> bool:
+        """Whether each element is exchanged as it would be by itself, and nothing is remembered of it.
+
+        Small tensors are then exchanged as one.
+        """
+        return False
+
+    @property
     def unit_bytes(self) -> float:
         """Tensors are flattened and joined into units of up to this many bytes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from ..errors import ConfigurationError
@@ -49,7 +50,7 @@ class Spec:
             known = ", ".join(DTYPE_BYTES)
             raise ConfigurationError(f"dtype {self.dtype!r} is not supported; use one of {known}.")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements (1 for a 0-D tensor)."""
         return math.prod(self.shape)
@@ -59,7 +60,7 @@ class Spec:
         """Bytes of the uncompressed gradient."""
         return self.size * DTYPE_BYTES[self.dtype]
 
-    @property
+    @cached_property
     def matrix_shape(self) -> tuple[int, int]:
         """The matrix (n, m) that the gradient is seen as: shape[0] x rest, or rest x shape[-1]."""
         if not self.shape:
@@ -71,4 +72,5 @@ class Spec:
     @property
     def wide(self) -> Spec:
         """The same gradient in the element type that is computed with."""
-        return replace(self, dtype=wide_dtype(self.dtype))
+        dtype = wide_dtype(self.dtype)
+        return self if dtype == self.dtype else replace(self, dtype=dtype)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
-from ..contract import Array, Batched, Collective, Exchange, Exchanged, Meanwhile, Request, Round
+from ..contract import Array, Batched, Collective, Exchange, Exchanged, Max, Mean, Meanwhile, Request, Round, Sum
 from ..errors import UsageError
 from ..ops import ArrayOps
 from .batching import answer_batched
@@ -97,6 +98,9 @@ class BucketExchange:
         for position, (name, _, request) in enumerate(self._asked):
             if not isinstance(request, (Meanwhile, Batched)):
                 ops = self._live[name][1]
+                if name in self._sizes and isinstance(request, (Mean, Sum, Max)):
+                    # None of the many is large, and together they are in a buffer of their own already.
+                    request = replace(request, apart=False)
                 collectives.append((position, request, ops))
                 self._meter.count(request, ops, self._world_size, self._sizes.get(name))
         self.pending = fuse(collectives)

@@ -12,9 +12,9 @@ from ..ops import ArrayOps, ops_of
 from .bucket import BucketExchange
 from .joining import by_parameter, joined, unit_gradient
 from .meter import Meter
-from .plain import PlainUnits, plain_units
 from .plan import Plan, Unit
 from .saved import declared_leaves, loaded_state, residuals, saved_leaves, server_residuals, with_residual
+from .small_units import SmallUnits, small_units
 
 STATE_VERSION = 2
 # What becomes of residuals when the compressor changes.
@@ -54,8 +54,8 @@ class Worker:
         self._flushing = False
         self._flushed: set[str] = set()
         self._since = 0  # the step from which the plan's operators keep state
-        self._out: dict[int, list[PlainUnits]] = {}
-        self._plain_units: dict[int, list[PlainUnits]] = {}
+        self._out: dict[int, list[SmallUnits]] = {}
+        self._small_units: dict[int, list[SmallUnits]] = {}
 
     def begin(self, bucket: int, gradients: Mapping[str, Array]) -> BucketExchange:
         """Start the exchange of one bucket at this step.
@@ -70,30 +70,30 @@ class Worker:
         """
         if bucket in self._out:
             raise UsageError(f"Bucket {bucket} was started already at step {self.step}; finish the step first.")
-        plain = self._plain(bucket)
-        together = {unit.name for group in plain for unit in group.units}
+        small = self._small(bucket)
+        together = {unit.name for group in small for unit in group.units}
         exchanges, sizes = {}, {}
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             if unit.name not in together:
                 grad, ops = unit_gradient(unit, gradients)
                 exchanges[unit.name] = (self._exchange_of(unit, grad, ops), ops)
-        for group in plain:
+        for group in small:
             grad, ops = group.join(gradients)
             context = Context(ops, group.spec, group.name, self.step, self.rank, self.world_size)
             exchanges[group.name] = (group.operator.exchange(grad, {}, context), ops)
             sizes[group.name] = group.sizes
         started = BucketExchange(exchanges, self.world_size, self.meter, sizes)
-        self._out[bucket] = plain
+        self._out[bucket] = small
         return started
 
-    def _plain(self, bucket: int) -> list[PlainUnits]:
-        """Return the units that travel together as they are at this step: none while residuals are on their way."""
+    def _small(self, bucket: int) -> list[SmallUnits]:
+        """Return the units that are exchanged as one at this step: none while residuals are on their way."""
         if self._flushing or self._owed:
             return []
-        if bucket not in self._plain_units:
-            self._plain_units[bucket] = plain_units([self.plan.units[i] for i in self.plan.buckets[bucket]])
-        return self._plain_units[bucket]
+        if bucket not in self._small_units:
+            self._small_units[bucket] = small_units([self.plan.units[i] for i in self.plan.buckets[bucket]])
+        return self._small_units[bucket]
 
     def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
         owed = [self._owed.pop(name, None) for name, _ in unit.parameters]
@@ -157,7 +157,7 @@ class Worker:
                 "The compressor cannot be changed while gradients are on their way; finish the step first."
             )
         owed = {**self._owed, **self._residuals()} if residual != "drop" else {}
-        self.plan, self._states, self._loaded, self._plain_units = plan, {}, {}, {}
+        self.plan, self._states, self._loaded, self._small_units = plan, {}, {}, {}
         self._owed, self._flushing = owed, residual == "flush"
         self._since = self.step + self._flushing
 

@@ -48,6 +48,10 @@ class AllReduce(Operator):
     def compresses(self, spec: Spec) -> bool:
         return self.codec.compresses(spec)
 
+    @property
+    def elementwise(self) -> bool:
+        return self.codec.elementwise
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
         kind, divisor = self._reduction(spec, context.world_size)

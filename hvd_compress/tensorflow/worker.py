@@ -11,6 +11,7 @@ import tensorflow as tf
 from ..contract import Context
 from ..exchange import BucketExchange, Meter, Plan, Unit
 from ..exchange.joining import by_parameter, joined, unit_gradient
+from ..exchange.small_units import SmallUnits, small_units
 from ..ops import ops_of
 from .variables import StateVariables
 
@@ -60,8 +61,18 @@ class GraphWorker:
 
     def begin(self, bucket: int, gradients: Mapping[str, tf.Tensor], moment: Moment) -> BucketExchange:
         """Start the exchange of one bucket; gradients are by parameter name."""
-        exchanges = {}
+        small = self._small(bucket)
+        together = {unit.name for group in small for unit in group.units}
+        exchanges, sizes = {}, {}
+        for group in small:
+            grad, ops = group.join(gradients)
+            where = (ops, group.spec, group.name, moment.step, self.rank, self.world_size)
+            context = Context(*where, phase_step=moment.phase_step)
+            exchanges[group.name] = (group.operator.exchange(grad, {}, context), ops)
+            sizes[group.name] = group.sizes
         for unit in self._units(bucket):
+            if unit.name in together:
+                continue
             grad, ops = unit_gradient(unit, gradients)
             context = Context(
                 ops,
@@ -76,16 +87,24 @@ class GraphWorker:
                 phase_step=moment.phase_step,
             )
             exchanges[unit.name] = (unit.operator.exchange(grad, self.state.read(unit), context), ops)
-        return BucketExchange(exchanges, self.world_size, self.meter)
+        return BucketExchange(exchanges, self.world_size, self.meter, sizes)
 
     def finish(self, bucket: int, exchange: BucketExchange) -> dict[str, tf.Tensor]:
         """Keep the new state of a done bucket and return the mean gradients by parameter name."""
         means: dict[str, tf.Tensor] = {}
+        for group in self._small(bucket):
+            mean = exchange.outcomes[group.name].mean
+            means.update(group.split(mean, ops_of(mean)))
         for unit in self._units(bucket):
+            if unit.name not in exchange.outcomes:
+                continue
             outcome = exchange.outcomes[unit.name]
             self.state.write(unit, outcome.state)
             means.update(by_parameter(unit, outcome.mean))
         return means
+
+    def _small(self, bucket: int) -> list[SmallUnits]:
+        return small_units(self._units(bucket))
 
     def _units(self, bucket: int) -> list[Unit]:
         return [self.plan.units[i] for i in self.plan.buckets[bucket]]

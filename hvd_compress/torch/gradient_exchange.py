@@ -315,8 +315,7 @@ class GradientExchange:
         trips = [self._trips[bucket] for bucket in range(len(self.plan.buckets))]
         complete(trips)
         for bucket, trip in enumerate(trips):
-            for name, mean in self._worker.finish(bucket, trip.exchange).items():
-                self._put_gradient(self._parameter[name], mean)
+            self._put_gradients(self._worker.finish(bucket, trip.exchange))
         for name, wait in self._gathers.items():
             self._parameter[name].grad = wait()
         self._worker.end_step()
@@ -332,22 +331,29 @@ class GradientExchange:
                         "DistributedOptimizer was called, and is not exchanged; add and unfreeze parameters before."
                     )
 
-    def _put_gradient(self, parameter: torch.nn.Parameter, mean: torch.Tensor) -> None:
+    def _put_gradients(self, means: Mapping[str, torch.Tensor]) -> None:
+        """Put mean gradients, by parameter name, into `p.grad`."""
         factor = self._settings.gradient_predivide_factor
         if not self._settings.average:
             factor = float(self._process_set.size())
-        given = parameter.grad
-        if given.is_sparse if given is not None else self._name[parameter] in self._made_dense:
-            dense = mean * factor if factor != 1.0 else mean
-            parameter.grad = dense.to_sparse(1 if given is None else given.sparse_dim())
-            return
-        if parameter.grad is None:
-            parameter.grad = torch.empty_like(parameter)
-        gradient = parameter.grad.detach()
-        if not _same_memory(gradient, mean):
-            gradient.copy_(mean)
-        if factor != 1.0:
-            gradient.mul_(factor)
+        dense: list[torch.Tensor] = []
+        moved: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for name, mean in means.items():
+            parameter = self._parameter[name]
+            given = parameter.grad
+            if given.is_sparse if given is not None else name in self._made_dense:
+                whole = mean * factor if factor != 1.0 else mean
+                parameter.grad = whole.to_sparse(1 if given is None else given.sparse_dim())
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            dense.append(parameter.grad.detach())
+            if not _same_memory(dense[-1], mean):
+                moved.append((dense[-1], mean))
+        if moved:
+            torch._foreach_copy_([gradient for gradient, _ in moved], [mean for _, mean in moved])
+        if factor != 1.0 and dense:
+            torch._foreach_mul_(dense, factor)
 
     def _forget_passes(self) -> None:
         self._trips.clear()

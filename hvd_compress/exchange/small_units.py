@@ -1,4 +1,4 @@
-"""PlainUnits: many small gradients that travel as they are, exchanged as one."""
+"""SmallUnits: many small gradients whose operator asks for nothing but elements, exchanged as one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import final
 
 from ..contract import Array, Operator, Spec
-from ..operators import dense_operator
 from ..ops import ArrayOps
 from .joining import by_parameter, unit_gradient
 from .plan import Unit
@@ -16,21 +15,21 @@ _SMALL = 2**16
 
 
 @final
-class PlainUnits:
-    """Small units of one bucket and one element type whose operator averages them uncompressed and remembers nothing.
+class SmallUnits:
+    """Small units of one bucket, one element type and one elementwise operator (`Operator.elementwise`).
 
-    An average does not ask where one gradient ends and the next begins; only bytes are counted for each.
+    Such an operator does not ask where one gradient ends and the next begins; only bytes are counted for each.
 
     Args:
-        units: at least one, of one element type.
+        units: at least one.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self.units = tuple(units)
-        self.name = f"plain {units[0].spec.dtype}: {units[0].name}..{units[-1].name}"
+        self.name = f"{units[0].name}..{units[-1].name} by {units[0].operator!r}"
         self.sizes = tuple(unit.spec.size for unit in units)
         self.spec = Spec((sum(self.sizes),), units[0].spec.dtype)
-        self.operator: Operator = dense_operator(self.spec)
+        self.operator = units[0].operator
 
     def join(self, gradients: Mapping[str, Array]) -> tuple[Array, ArrayOps]:
         """Return all gradients as one flat array.
@@ -51,10 +50,10 @@ class PlainUnits:
         return found
 
 
-def plain_units(units: Sequence[Unit]) -> list[PlainUnits]:
+def small_units(units: Sequence[Unit]) -> list[SmallUnits]:
     """Return the groups, of at least two units each, that some of a bucket's units form."""
-    groups: dict[str, list[Unit]] = {}
+    groups: dict[tuple[Operator, str], list[Unit]] = {}
     for unit in units:
-        if unit.operator == dense_operator(unit.spec) and 0 < unit.spec.nbytes <= _SMALL:
-            groups.setdefault(unit.spec.dtype, []).append(unit)
-    return [PlainUnits(group) for group in groups.values() if len(group) > 1]
+        if unit.operator.elementwise and 0 < unit.spec.nbytes <= _SMALL:
+            groups.setdefault((unit.operator, unit.spec.dtype), []).append(unit)
+    return [SmallUnits(group) for group in groups.values() if len(group) > 1]
