@@ -16,20 +16,25 @@ from ..bench.micro.report import as_json, table
 from ..bench.micro.settings import DEVICES, LIBRARIES
 from ..bench.micro.world import make_world
 from ..bench.sizes import parse_size, size_range
+from ..bench.targets import micro_targets
 from ..contract import GRADIENT_DTYPES
-from .measuring import parts, wide_console, write_json
+from .measuring import conclude, parts, wide_console
 
 NAME = "bench"
 
 _DEFAULT = (
-    "identity,fp16,bf16,powersgd,powersgd:rank=1,distefblocksgd,efsignsgd,qsgd,terngrad,memsgd,dgc,gtopk,scalecom,"
-    "sketchedsgd"
+    "identity,fp16,bf16,powersgd,powersgd:rank=1,powersgd:alternate=true,distefblocksgd,efsignsgd,qsgd,terngrad,memsgd,dgc,gtopk,scalecom,"
+    "sketchedsgd,codec:blocksign,codec:qsgd,codec:topk:selection=chunked"
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what to measure, in the manner of nccl-tests."""
-    parser.add_argument("--compressors", default=_DEFAULT, help="names of `list`, with settings if any, by commas")
+    parser.add_argument(
+        "--compressors",
+        default=_DEFAULT,
+        help="names of `list`, with settings if any, by commas; codec:NAME is a codec by itself",
+    )
     parser.add_argument("-b", "--minbytes", default="4K", help="smallest gradient (default 4K)")
     parser.add_argument("-e", "--maxbytes", default="64M", help="largest gradient (default 64M)")
     parser.add_argument("-f", "--stepfactor", type=int, default=16, help="from one size to the next (default 16)")
@@ -40,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="that they are on (default cpu)")
     parser.add_argument("-t", "--threads", type=int, default=1, help="of the library, on the CPU (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the gradients (default 0)")
-    parser.add_argument("--json", type=Path, help="write all numbers into this file")
+    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,12 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     load = os.getloadavg()[0]
     world = make_world(settings.library, settings.device, arguments.threads)
     points: list[Point] = []
-    console = Console(stderr=True, quiet=world.rank > 0)
-    with console.status("measuring") as status:
+    with Console(stderr=True, quiet=world.rank > 0).status("measuring") as status:
         for point in measure(settings, world):
             points.append(point)
             status.update(f"measured {len(points)} of {len(settings.sizes) * len(settings.compressors)}")
     if world.rank == 0:
-        wide_console().print(table(points, settings, world.size))
-        write_json(arguments.json, as_json(points, settings, world.size, load))
+        console = wide_console()
+        console.print(table(points, settings, world.size))
+        report = as_json(points, settings, world.size, load)
+        conclude(console, arguments.json, report, micro_targets(points, world.size))
     return 0

@@ -1,17 +1,25 @@
 """`bench-growth`: what an exchange costs with more parameters, more tensors and more workers, against Horovod's own.
 
-Parameters and tensors grow within the processes that run it: one, or those that horovodrun starts. Workers grow in
-launches of its own.
+It starts workers on this machine itself, which may outnumber the cores; under horovodrun it measures with those that
+run it. What still more workers would take is said by a model, fitted to the measured points.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .measuring import numbers, parts, wide_console, write_json
+from rich.console import Console
+
+from ..errors import ConfigurationError
+from .measuring import conclude, numbers, parts, wide_console
+
+if TYPE_CHECKING:
+    from ..bench.growth.point import Growth
+    from ..bench.growth.settings import GrowthSettings
 
 NAME = "bench-growth"
 
@@ -21,11 +29,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compressors", default="identity,powersgd:rank=4,scalecom,distefblocksgd,sketchedsgd")
     parser.add_argument("--parameters", default="1000000,10000000,100000000", help="numbers of them, by commas")
     parser.add_argument("--tensors", default="10,100,1000,2000", help="numbers of tensors of 4 KB, by commas")
+    parser.add_argument(
+        "--np", type=int, default=2, help="workers where these grow (default 2); with 1, Horovod exchanges nothing"
+    )
     parser.add_argument("--workers", default="2,4,8,16", help="with the first number of parameters; none: leave out")
     parser.add_argument("--predict", default="32,128,512", help="numbers of workers for the model, by commas")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for a launch (default 600)")
     parser.add_argument("-n", "--iters", type=int, default=7, help="timed exchanges of each (default 7)")
-    parser.add_argument("--json", type=Path, help="write all numbers into this file")
+    parser.add_argument("-w", "--warmup-iters", type=int, default=3, help="exchanges before them (default 3)")
+    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,43 +46,51 @@ def run(arguments: argparse.Namespace) -> int:
 
     import hvd_compress.torch as hvd
 
-    from ..bench.growth.measure import Growth, measure
-    from ..bench.growth.report import model_table, table
+    from ..bench.growth.report import as_json, model_table, table
     from ..bench.growth.settings import GrowthSettings
-    from ..bench.growth.workers import fits, measure_workers, predictions
+    from ..bench.growth.workers import fits, predictions
+    from ..bench.targets import growth_targets
 
     settings = GrowthSettings(
         compressors=parts(arguments.compressors),
         parameters=numbers(arguments.parameters),
         tensors=numbers(arguments.tensors),
+        warmup=arguments.warmup_iters,
         repeats=arguments.iters,
     )
+    counts, asked = numbers(arguments.workers), numbers(arguments.predict)
+    if arguments.np < 1 or any(count < 2 for count in counts):
+        raise ConfigurationError(f"--np {arguments.np}, --workers {arguments.workers}: give at least 1 and 2.")
     load = os.getloadavg()[0]
     torch.set_num_threads(1)
     hvd.init()
     console = wide_console(quiet=hvd.rank() > 0)
     measured: list[Growth] = []
-    for rows in measure(settings):
-        console.print(table(rows))
-        measured += rows
-    predicted = []
-    counts = numbers(arguments.workers) if hvd.size() == 1 and settings.parameters else ()
-    if counts:
-        found = measure_workers(settings, counts, arguments.limit)
-        for count in counts:
-            console.print(table([row for row in found if row.workers == count]))
-        measured += found
-        made = fits(settings, found)
-        predicted = predictions(settings, made, numbers(arguments.predict))
-        if made:
-            console.print(model_table(made, predicted))
+    with Console(stderr=True, quiet=hvd.rank() > 0).status("measuring"):
+        for rows in _measured(settings, hvd.size(), arguments.np, counts, arguments.limit):
+            console.print(table(rows))
+            measured += rows
+    made = fits(settings, measured)
+    predicted = predictions(settings, made, asked)
+    if predicted:
+        console.print(model_table(made, predicted))
     if hvd.rank() == 0:
-        report = {
-            "settings": asdict(settings),
-            "units": "seconds an exchange; predictions are those of a model",
-            "measured": [asdict(row) for row in measured],
-            "predicted": predicted,
-            "machine": {"cores": os.cpu_count(), "load_before": load},
-        }
-        write_json(arguments.json, report)
+        conclude(console, arguments.json, as_json(settings, measured, predicted, load), growth_targets(measured))
     return 0
+
+
+def _measured(
+    settings: GrowthSettings, size: int, workers: int, counts: tuple[int, ...], limit: float
+) -> Iterator[list[Growth]]:
+    """Yield the rows of every model: here, or in launches of several workers where this process is alone."""
+    from ..bench.growth.launching import measure_launched, measure_workers
+    from ..bench.growth.measure import measure
+    from ..bench.growth.report import by_model
+
+    if size > 1 or workers == 1:
+        yield from measure(settings)
+    else:
+        yield from by_model(measure_launched(settings, workers, limit))
+    if size == 1 and settings.parameters:
+        for count in counts:
+            yield measure_workers(settings, count, limit)

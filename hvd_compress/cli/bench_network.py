@@ -1,4 +1,8 @@
-"""`bench-network`: training steps on shaped links against everything a user would pick instead; as root, on Linux."""
+"""`bench-network`: training steps on shaped links against everything a user would pick instead; as root, on Linux.
+
+Every worker has a network namespace and a link of the asked rate; rows take turns within one run. Bytes are those of
+the link, next to those that Horovod's coordination sends whether anything is exchanged or not, and those that we count.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .measuring import numbers, parts, wide_console, write_json
+from .measuring import conclude, numbers, parts, wide_console
 
 NAME = "bench-network"
+
+_DEFAULT = "identity,powersgd:rank=4,powersgd:rank=4:alternate=true,scalecom,distefblocksgd,sketchedsgd"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,17 +24,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", default="lstm,transformer,resnet", help="by commas (default: all three)")
     parser.add_argument("--rates", default="100mbit,1gbit,10gbit,unshaped", help="of links, by commas")
     parser.add_argument("--workers", default="2,4", help="numbers of them, by commas (default 2,4)")
-    parser.add_argument("--compressors", default="powersgd:rank=4,scalecom", help="names of `list`, by commas")
-    parser.add_argument("--peers", help="by commas; by default Horovod dense and fp16, DDP dense, fp16, bf16, PowerSGD")
+    parser.add_argument(
+        "--compressors", default=_DEFAULT, help=f"names of `list`, with settings if any, by commas (default {_DEFAULT})"
+    )
+    parser.add_argument(
+        "--peers",
+        help="by commas; by default all: horovod, horovod:fp16, ddp, ddp:fp16, ddp:bf16, ddp:powersgd4 (DDP's hook), "
+        "one-reduction:4 (one factor a step, as epfml/powersgd)",
+    )
     parser.add_argument("-n", "--iters", type=int, default=12, help="timed steps of each row (default 12)")
     parser.add_argument("-w", "--warmup-iters", type=int, default=4, help="steps before them (default 4)")
-    parser.add_argument("--json", type=Path, help="write all numbers into this file")
+    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print, table by table."""
-    from ..bench.network.report import table
-    from ..bench.network.suite import PEERS, Measured, NetworkSettings, as_json, run_suite
+    from ..bench.network.measured import Measured
+    from ..bench.network.report import as_json, table
+    from ..bench.network.suite import PEERS, NetworkSettings, run_suite
+    from ..bench.targets import network_targets
 
     peers = PEERS if arguments.peers is None else parts(arguments.peers)
     settings = NetworkSettings(
@@ -46,5 +60,5 @@ def run(arguments: argparse.Namespace) -> int:
         for rows in run_suite(settings, lambda text: status.update(f"measuring {text}")):
             console.print(table(rows))
             measured += rows
-    write_json(arguments.json, as_json(settings, measured, load))
+    conclude(console, arguments.json, as_json(settings, measured, load), network_targets(measured))
     return 0

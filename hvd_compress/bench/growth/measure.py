@@ -6,38 +6,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal
 
 import torch
 
-from .settings import STOCK, GrowthSettings
-
-
-@final
-@dataclass(frozen=True)
-class Growth:
-    """One model and one way of exchanging its gradients; seconds are of an exchange, the median.
-
-    Args:
-        row: a compressor, or `STOCK`.
-        parameters: of the model.
-        tensors: of the model.
-        workers: that exchanged.
-        seconds: from gradients that are there to their means.
-        fastest: the shortest.
-        slowest: the longest.
-        collectives: of ours, an exchange; None for Horovod's own.
-    """
-
-    row: str
-    parameters: int
-    tensors: int
-    workers: int
-    seconds: float
-    fastest: float
-    slowest: float
-    collectives: float | None
+from .point import STOCK, Growth
+from .settings import GrowthSettings
 
 
 def measure(settings: GrowthSettings, progress: Callable[[str], object] = lambda text: None) -> Iterator[list[Growth]]:
@@ -49,17 +23,21 @@ def measure(settings: GrowthSettings, progress: Callable[[str], object] = lambda
         side = max(1, round(math.sqrt(parameters / settings.matrices)))
         shapes = {f"layer{i}.weight": (side, side) for i in range(settings.matrices)}
         progress(f"{parameters:,} parameters")
-        yield _rows(settings, shapes)
+        yield _rows(settings, "parameters", shapes)
     for tensors in settings.tensors:
         small = {f"layer{i}.bias": (settings.tensor_bytes // 4,) for i in range(tensors)}
         progress(f"{tensors} tensors")
-        yield _rows(settings, small)
+        yield _rows(settings, "tensors", small)
 
 
-def _rows(settings: GrowthSettings, shapes: Mapping[str, tuple[int, ...]]) -> list[Growth]:
+def _rows(
+    settings: GrowthSettings, grown: Literal["parameters", "tensors"], shapes: Mapping[str, tuple[int, ...]]
+) -> list[Growth]:
     import horovod.torch as stock
 
-    exchanges = {STOCK: _optimizer(None, shapes)} | {name: _optimizer(name, shapes) for name in settings.compressors}
+    # One memory for the parameters of all rows: steps hardly change any.
+    values = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    exchanges = {STOCK: _optimizer(None, values)} | {name: _optimizer(name, values) for name in settings.compressors}
     seconds: dict[str, list[float]] = {row: [] for row in exchanges}
     before: dict[str, int] = {}
     for repeat in range(settings.warmup + settings.repeats):
@@ -76,11 +54,13 @@ def _rows(settings: GrowthSettings, shapes: Mapping[str, tuple[int, ...]]) -> li
                 optimizer.step()
     made = []
     for row, optimizer in exchanges.items():
-        collectives = None
+        collectives, buckets = None, None
         if row != STOCK:
             collectives = (optimizer.exchange.meter.collectives - before[row]) / settings.repeats
+            buckets = len(optimizer.exchange.plan.buckets)
         made.append(
             Growth(
+                grown=grown,
                 row=row,
                 parameters=sum(math.prod(shape) for shape in shapes.values()),
                 tensors=len(shapes),
@@ -89,19 +69,20 @@ def _rows(settings: GrowthSettings, shapes: Mapping[str, tuple[int, ...]]) -> li
                 fastest=min(seconds[row]),
                 slowest=max(seconds[row]),
                 collectives=collectives,
+                buckets=buckets,
             )
         )
     return made
 
 
-def _optimizer(name: str | None, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """Return an optimizer whose gradients are there; without a rate, so that no step changes anything."""
+def _optimizer(name: str | None, values: Mapping[str, torch.Tensor]) -> Any:
+    """Return an optimizer whose gradients are there; with a rate that makes no step change much."""
     import horovod.torch as stock
 
     import hvd_compress.torch as hvd
 
     draw = torch.Generator().manual_seed(stock.rank())
-    named = {key: torch.nn.Parameter(torch.zeros(shape)) for key, shape in shapes.items()}
+    named = {key: torch.nn.Parameter(value) for key, value in values.items()}
     for parameter in named.values():
         parameter.grad = torch.randn(parameter.shape, generator=draw)
     plain = torch.optim.SGD(named.values(), lr=1e-9)

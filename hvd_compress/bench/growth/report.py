@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from ..machine import machine
 from ..tables import table_of_numbers
-from .measure import Growth
 from .model import Fit
-from .settings import STOCK
+from .point import STOCK, Growth
+from .settings import GrowthSettings
+
+
+def by_model(rows: Iterable[Growth]) -> list[list[Growth]]:
+    """Return the rows in groups, one for every model and number of workers, in their order."""
+    found: dict[tuple[str, int, int, int], list[Growth]] = {}
+    for row in rows:
+        found.setdefault((row.grown, row.parameters, row.tensors, row.workers), []).append(row)
+    return list(found.values())
 
 
 def table(rows: Sequence[Growth]) -> Table:
@@ -25,7 +35,7 @@ def table(rows: Sequence[Growth]) -> Table:
             Text(row.row),
             f"{1e3 * row.seconds:.3g}",
             f"{1e3 * row.fastest:.3g}..{1e3 * row.slowest:.3g}",
-            f"{row.seconds / stock:.2f}",
+            f"{row.seconds / stock:.2f}" if row.workers > 1 else "",  # alone, Horovod exchanges nothing
             "" if row.collectives is None else f"{row.collectives:g}",
         )
     return made
@@ -36,14 +46,35 @@ def model_table(fits: Mapping[str, Fit], predicted: Sequence[Mapping[str, Any]])
     counts = sorted({point["workers"] for point in predicted})
     title = "model: l + steps a + bytes b, fitted to the measured points; ms an exchange, not measured"
     made = table_of_numbers(title, ("l ms", "a us", "b ns", "off by", *(f"W={count}" for count in counts)))
-    for row, fit in fits.items():
+    for row, model in fits.items():
         said = {point["workers"]: point["seconds"] for point in predicted if point["row"] == row}
         made.add_row(
             Text(row),
-            f"{1e3 * fit.local:.3g}",
-            f"{1e6 * fit.latency:.3g}",
-            f"{1e9 * fit.byte:.3g}",
-            f"{fit.error:.0%}",
+            f"{1e3 * model.local:.3g}",
+            f"{1e6 * model.latency:.3g}",
+            f"{1e9 * model.byte:.3g}",
+            f"{model.error:.0%}",
             *(f"{1e3 * said[count]:.3g}" for count in counts),
         )
     return made
+
+
+def as_json(
+    settings: GrowthSettings, measured: Sequence[Growth], predicted: Sequence[Mapping[str, Any]], load: float
+) -> dict[str, Any]:
+    """Return all numbers, and what is needed to read them.
+
+    Args:
+        settings: that were measured with.
+        measured: rows.
+        predicted: what models say of more workers.
+        load: average of the machine before the run.
+    """
+    return {
+        "suite": "growth",
+        "settings": asdict(settings),
+        "units": "seconds an exchange; predictions are those of a model",
+        "measured": [asdict(row) for row in measured],
+        "predicted": list(predicted),
+        "machine": machine(load),
+    }

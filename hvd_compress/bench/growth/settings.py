@@ -7,9 +7,6 @@ from typing import final
 
 from ...errors import ConfigurationError
 
-# Plain averages by Horovod's own optimizer, which ours are compared with.
-STOCK = "horovod"
-
 
 @final
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from ...contract import DTYPE_BYTES, Spec
 from ...description import describe
 from ...ops import ops_of
+from .codec_subject import CodecSubject, codec_of
 from .settings import MicroSettings
 from .subject import GraphSubject, Sample, Subject, WorkerSubject
 from .world import World
@@ -23,19 +24,20 @@ class Point:
     """What one compressor costs for a gradient of one size; times are medians, in seconds.
 
     Args:
-        compressor: as it was asked for.
+        compressor: as it was asked for; after "codec:" a codec by itself.
         nbytes: of the gradient.
-        total: from the gradient to the mean.
+        total: from the gradient to the mean; of a codec by itself, encoding and decoding.
         fastest: the shortest of them.
         slowest: the longest of them.
         encode: see `Sample`; None where stages cannot be told apart.
-        collective: see `Sample`.
+        collective: see `Sample`; None for a codec by itself.
         decode: see `Sample`.
         copy: one copy of the gradient into memory that is there already.
         workers: that `wire_bytes` and `ratio` are for: at least 2.
-        wire_bytes: that a worker sends.
-        ratio: how many times fewer than for a plain average.
-        relative_error: ||first mean - true mean|| / ||true mean||.
+        wire_bytes: that a worker sends; of a codec by itself, that its parts have.
+        ratio: how many times fewer than for a plain average; of a codec by itself, than the gradient has.
+        state_bytes: that a worker keeps between steps, as declared.
+        relative_error: ||first mean - true mean|| / ||true mean||; of a codec by itself, of the rank's own gradient.
     """
 
     compressor: str
@@ -50,6 +52,7 @@ class Point:
     workers: int
     wire_bytes: float
     ratio: float
+    state_bytes: int
     relative_error: float
 
     @property
@@ -72,7 +75,8 @@ def measure(settings: MicroSettings, world: World, progress: Callable[[], object
 
 def _points(settings: MicroSettings, world: World, size: int, progress: Callable[[], object]) -> list[Point]:
     shape = matrix_shape(size // DTYPE_BYTES[settings.dtype])
-    gradient = world.array(_drawn(settings, shape, world.rank), settings.dtype)
+    drawn = _drawn(settings, shape, world.rank)
+    gradient = world.array(drawn, settings.dtype)
     true = _mean(settings, shape, world.size)
     subjects = [_subject(settings, name, gradient, world, i) for i, name in enumerate(settings.compressors)]
     copier = world.copier(gradient)
@@ -85,7 +89,7 @@ def _points(settings: MicroSettings, world: World, size: int, progress: Callable
         for subject, found in zip(subjects, samples, strict=True):
             mean, sample = subject.exchange()
             if repeat == 0:
-                errors.append(_relative_error(ops_of(mean).to_numpy(mean), true))
+                errors.append(_relative_error(ops_of(mean).to_numpy(mean), drawn if subject.local else true))
             if timed:
                 found.append(sample)
         progress()
@@ -105,6 +109,9 @@ def matrix_shape(elements: int) -> tuple[int, int]:
 
 
 def _subject(settings: MicroSettings, name: str, gradient: Any, world: World, number: int) -> Subject:
+    codec = codec_of(name)
+    if codec is not None:
+        return CodecSubject(codec, gradient, world)
     if settings.library == "tensorflow":
         return GraphSubject(name, gradient, world)
     return WorkerSubject(name, gradient, world, f"bench.{number}")
@@ -131,6 +138,16 @@ def _timed(work: Callable[[], object], world: World) -> float:
     return world.clock.seconds(began, world.clock.mark())
 
 
+def _declared(name: str, spec: Spec, workers: int) -> tuple[float, float, int]:
+    """Return bytes sent, how many times fewer they are, and bytes of state."""
+    codec = codec_of(name)
+    if codec is not None:
+        written = sum(count * DTYPE_BYTES[dtype] for count, dtype in codec.payload(spec))
+        return written, spec.nbytes / written, 0
+    described = describe(name, [("gradient", spec)], workers, allow_larger=True)
+    return described.wire_bytes, described.ratio, described.state_bytes
+
+
 def _point(
     name: str,
     settings: MicroSettings,
@@ -141,7 +158,7 @@ def _point(
     error: float,
 ) -> Point:
     workers = max(2, size)
-    described = describe(name, [("gradient", Spec(shape, settings.dtype))], workers, allow_larger=True)
+    wire_bytes, ratio, state_bytes = _declared(name, Spec(shape, settings.dtype), workers)
     totals = [sample.total for sample in samples]
 
     def median(part: str) -> float | None:
@@ -159,7 +176,8 @@ def _point(
         decode=median("decode"),
         copy=copy,
         workers=workers,
-        wire_bytes=described.wire_bytes,
-        ratio=described.ratio,
+        wire_bytes=wire_bytes,
+        ratio=ratio,
+        state_bytes=state_bytes,
         relative_error=error,
     )

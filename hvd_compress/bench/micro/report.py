@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +10,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ..machine import machine
 from ..sizes import as_text
+from ..tables import table_of_numbers
 from .measure import Point
 from .settings import MicroSettings
 
@@ -22,11 +22,8 @@ _PACKAGES = {"numpy": ("numpy", "mpi4py"), "torch": ("torch", "horovod"), "tenso
 def table(points: Iterable[Point], settings: MicroSettings, world_size: int) -> Table:
     """Return a table with a row a point."""
     title = f"{settings.library} on {settings.device}, {settings.dtype}, {world_size} worker(s); medians in ms"
-    made = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    made.add_column("size", justify="right")
-    made.add_column("compressor", no_wrap=True)
-    for name in ("encode", "collective", "decode", "total", "range", "copies", "sent", "ratio", "error"):
-        made.add_column(name, justify="right", no_wrap=True)
+    columns = ("encode", "collective", "decode", "total", "range", "copies", "sent", "ratio", "state", "error")
+    made = table_of_numbers(title, columns, "compressor", before=("size",))
     for point in points:
         made.add_row(
             as_text(point.nbytes),
@@ -36,6 +33,7 @@ def table(points: Iterable[Point], settings: MicroSettings, world_size: int) -> 
             f"{point.copies:.1f}",
             f"{point.wire_bytes:,.0f}",
             f"{point.ratio:.1f}x",
+            f"{point.state_bytes:,}",
             f"{point.relative_error:.2g}",
         )
     return made
@@ -51,11 +49,12 @@ def as_json(points: Sequence[Point], settings: MicroSettings, world_size: int, l
         load: average of the machine before the run.
     """
     return {
+        "suite": "micro",
         "settings": asdict(settings),
         "workers": world_size,
         "units": "seconds and bytes; copies: multiples of one copy of the gradient, in the same run",
         "points": [{**asdict(point), "copies": point.copies} for point in points],
-        "machine": {"cores": os.cpu_count(), "load_before": load, "python": platform.python_version()},
+        "machine": machine(load),
         "packages": {name: _version(name) for name in _PACKAGES[settings.library]},
     }
 

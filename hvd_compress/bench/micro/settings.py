@@ -18,7 +18,7 @@ class MicroSettings:
     """Settings of a micro-benchmark; equal on all ranks.
 
     Args:
-        compressors: names of `registry.names()`, with settings if any.
+        compressors: names of `registry.names()`, with settings if any; after "codec:" a codec by itself.
         sizes: of gradients, in bytes.
         library: whose arrays are exchanged.
         device: that they are on; "cuda" with torch and tensorflow.

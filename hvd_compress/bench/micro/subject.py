@@ -27,7 +27,7 @@ class Sample:
     Args:
         total: from the gradient to the mean.
         encode: local work before the first collective; None where it cannot be told apart.
-        collective: in calls of the transport.
+        collective: in calls of the transport; None also for a codec by itself.
         decode: local work after the first collective was asked for.
     """
 
@@ -38,7 +38,13 @@ class Sample:
 
 
 class Subject(ABC):
-    """What is timed."""
+    """What is timed.
+
+    Attributes:
+        local: what comes back is this rank's gradient, and no mean.
+    """
+
+    local: bool = False
 
     @abstractmethod
     def exchange(self) -> tuple[Array, Sample]:

@@ -1,35 +1,72 @@
-"""The rows of a suite as tables: against the floor, and against the best that a user would pick instead."""
+"""The rows of a suite as tables and as JSON: against the floor, and against the best that a user would pick instead."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from ..machine import machine
 from ..tables import table_of_numbers
-from .suite import FLOOR, PEERS, Measured
+from .measured import FLOOR, Measured
+from .suite import NetworkSettings
+
+_COLUMNS = ("median", "quartiles", "/ floor", "/ best peer", "compute", "compress", "wait")
+_BYTES = ("link bytes", "background", "counted", "differs by")
+
+
+def by_place(rows: Iterable[Measured]) -> list[list[Measured]]:
+    """Return the rows in groups, one for every workload, rate and number of workers, in their order."""
+    found: dict[tuple[str, str, int], list[Measured]] = {}
+    for row in rows:
+        found.setdefault((row.workload, row.rate, row.workers), []).append(row)
+    return list(found.values())
 
 
 def table(rows: Sequence[Measured]) -> Table:
     """Return the table of one workload, rate and number of workers; the floor is among its rows."""
     first = rows[0]
     floor = next(row.seconds for row in rows if row.row == FLOOR)
-    peers = [row.seconds for row in rows if row.row in PEERS]
-    title = f"{first.workload}, {first.rate}, {first.workers} workers; ms a step"
-    made = table_of_numbers(
-        title, ("median", "quartiles", "/ floor", "/ best peer", "compress", "wait", "link bytes", "counted bytes")
-    )
+    peers = [row.seconds for row in rows if row.is_peer]
+    title = f"{first.workload}, {first.rate}, {first.workers} workers; ms and bytes a step"
+    made = table_of_numbers(title, (*_COLUMNS, *_BYTES))
     for row in rows:
         made.add_row(
             Text(row.row),
-            f"{1e3 * row.seconds:.0f}",
-            f"{1e3 * row.lower:.0f}..{1e3 * row.upper:.0f}",
+            _ms(row.seconds),
+            f"{_ms(row.lower)}..{_ms(row.upper)}",
             f"{row.seconds / floor:.2f}",
             f"{row.seconds / min(peers):.2f}" if peers else "",
-            "" if row.compress_seconds is None else f"{1e3 * row.compress_seconds:.1f}",
-            "" if row.wait_seconds is None else f"{1e3 * row.wait_seconds:.1f}",
+            _ms(row.compute_seconds),
+            _ms(row.compress_seconds),
+            _ms(row.wait_seconds),
             f"{row.link_bytes:,.0f}",
+            f"{row.background_bytes:,.0f}",
             "" if row.metered_bytes is None else f"{row.metered_bytes:,.0f}",
+            "" if row.byte_difference is None else f"{row.byte_difference:+.1%}",
         )
     return made
+
+
+def as_json(settings: NetworkSettings, rows: Sequence[Measured], load: float) -> dict[str, Any]:
+    """Return all numbers, and what is needed to read them.
+
+    Args:
+        settings: that were measured with.
+        rows: measured.
+        load: average of the machine before the run.
+    """
+    return {
+        "suite": "network",
+        "settings": asdict(settings),
+        "units": "seconds and bytes a step, of rank 0",
+        "measured": [{**asdict(row), "byte_difference": row.byte_difference} for row in rows],
+        "machine": machine(load),
+    }
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...errors import ConfigurationError
 from .models import Workload
+from .one_reduction import OneReduction
 
 _RATE = 1e-3
 # The hook of DDP fails over Gloo with several buckets.
@@ -35,15 +36,15 @@ def trainee(row: str, workload: Workload) -> Trainee:
     """Return the way of training that a row of the results is about.
 
     Args:
-        row: "alone"; "horovod" or "horovod:fp16"; "ddp", "ddp:fp16", "ddp:bf16" or "ddp:powersgd4"; or
-            "ours:NAME" with a name of `registry.names()` and its settings.
+        row: "alone"; "horovod" or "horovod:fp16"; "ddp", "ddp:fp16", "ddp:bf16" or "ddp:powersgd4";
+            "one-reduction:4"; or "ours:NAME" with a name of `registry.names()` and its settings.
         workload: trained; a model of its own for each row.
 
     Raises:
         ConfigurationError: there is no such row.
     """
     kind, _, detail = row.partition(":")
-    makers = {"alone": _alone, "horovod": _horovod, "ddp": _ddp, "ours": _ours}
+    makers = {"alone": _alone, "horovod": _horovod, "ddp": _ddp, "one-reduction": _one_reduction, "ours": _ours}
     if kind not in makers:
         raise ConfigurationError(f"Row {row!r}: give {', '.join(makers)}, with details after a colon.")
     return makers[kind](workload, detail)
@@ -69,7 +70,10 @@ def _alone(workload: Workload, detail: str) -> Trainee:
 def _horovod(workload: Workload, detail: str) -> Trainee:
     import horovod.torch as stock
 
-    compression = {"": stock.Compression.none, "fp16": stock.Compression.fp16}[detail]
+    known = {"": stock.Compression.none, "fp16": stock.Compression.fp16}
+    if detail not in known:
+        raise ConfigurationError(f"Row 'horovod:{detail}': give fp16, or horovod alone.")
+    compression = known[detail]
     named = list(workload.model.named_parameters())
     optimizer = stock.DistributedOptimizer(_sgd(workload.model), named, compression=compression)
     return Trainee(_stepping(workload.model, workload, optimizer))
@@ -82,6 +86,27 @@ def _ours(workload: Workload, detail: str) -> Trainee:
     return Trainee(_stepping(workload.model, workload, optimizer), optimizer.exchange)
 
 
+def _one_reduction(workload: Workload, detail: str) -> Trainee:
+    if not detail.isdecimal() or int(detail) < 1:
+        raise ConfigurationError(f"Row 'one-reduction:{detail}': give a rank of at least 1, as in one-reduction:4.")
+    world_size = torch.distributed.get_world_size()
+
+    def average(buffer: torch.Tensor) -> None:
+        torch.distributed.all_reduce(buffer)
+        buffer.div_(world_size)
+
+    parameters = list(workload.model.parameters())
+    reducer, optimizer = OneReduction(parameters, int(detail), average), _sgd(workload.model)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(workload.loss(workload.model))
+        reducer.exchange()
+        optimizer.step()
+
+    return Trainee(step)
+
+
 def _ddp(workload: Workload, detail: str) -> Trainee:
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
     from torch.nn.parallel import DistributedDataParallel
@@ -92,7 +117,7 @@ def _ddp(workload: Workload, detail: str) -> Trainee:
         model.register_comm_hook(None, default_hooks.fp16_compress_hook)
     elif detail == "bf16":
         model.register_comm_hook(None, default_hooks.bf16_compress_hook)
-    elif detail.startswith("powersgd"):
+    elif one_bucket and detail.removeprefix("powersgd").isdecimal():
         state = powerSGD_hook.PowerSGDState(
             None, matrix_approximation_rank=int(detail.removeprefix("powersgd")), start_powerSGD_iter=2
         )

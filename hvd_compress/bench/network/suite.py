@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ...errors import ConfigurationError
 from .launching import run_workers
+from .measured import FLOOR, Measured, measured
 from .namespaces import Network
 
-FLOOR = "alone"
 WORKLOADS = ("lstm", "transformer", "resnet")
 RATES = ("100mbit", "1gbit", "10gbit", "unshaped")
-PEERS = ("horovod", "horovod:fp16", "ddp", "ddp:fp16", "ddp:bf16", "ddp:powersgd4")
+PEERS = ("horovod", "horovod:fp16", "ddp", "ddp:fp16", "ddp:bf16", "ddp:powersgd4", "one-reduction:4")
 
 
 @final
@@ -61,38 +59,6 @@ class NetworkSettings:
             raise ConfigurationError(f"warmup={self.warmup}, repeats={self.repeats}: give at least 3 and 1.")
 
 
-@final
-@dataclass(frozen=True)
-class Measured:
-    """One row on one kind of link; seconds and bytes are those of a step, on rank 0.
-
-    Args:
-        workload: what was trained.
-        rate: of the links.
-        workers: how many.
-        row: in which way.
-        seconds: the median.
-        lower: the lower quartile.
-        upper: the upper quartile.
-        link_bytes: that the worker's link counted as sent, the median.
-        compress_seconds: mean time in compressors; None for rivals.
-        wait_seconds: mean time in collectives; None for rivals.
-        metered_bytes: that the exchange counts as sent; None for rivals.
-    """
-
-    workload: str
-    rate: str
-    workers: int
-    row: str
-    seconds: float
-    lower: float
-    upper: float
-    link_bytes: float
-    compress_seconds: float | None
-    wait_seconds: float | None
-    metered_bytes: float | None
-
-
 def run_suite(
     settings: NetworkSettings, progress: Callable[[str], object] = lambda text: None
 ) -> Iterator[list[Measured]]:
@@ -111,7 +77,7 @@ def run_suite(
             for workers in settings.workers:
                 progress(f"{workload}, {rate}, {workers} workers")
                 found = _run(settings, workload, rate, workers, rows)
-                yield [_measured(workload, rate, workers, row, found[row]) for row in rows]
+                yield measured((workload, rate, workers), found["rows"][0], 4 * found["parameters"])
 
 
 def _run(settings: NetworkSettings, workload: str, rate: str, workers: int, rows: tuple[str, ...]) -> dict[str, Any]:
@@ -131,37 +97,5 @@ def _run(settings: NetworkSettings, workload: str, rate: str, workers: int, rows
         (folder / "request.json").write_text(json.dumps(request))
         program = [sys.executable, "-m", f"{__package__}.worker", name + "/request.json", name + "/result.json"]
         run_workers(network, program, folder, limit)
-        everyone: list[dict[str, Any]] = json.loads((folder / "result.json").read_text())["rows"]
-    return everyone[0]
-
-
-def _measured(workload: str, rate: str, workers: int, row: str, found: Mapping[str, Any]) -> Measured:
-    seconds = found["seconds"]
-    lower, _, upper = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
-
-    def mean(name: str) -> float | None:
-        return None if found[name] is None else found[name] / len(seconds)
-
-    return Measured(
-        workload,
-        rate,
-        workers,
-        row,
-        statistics.median(seconds),
-        lower,
-        upper,
-        statistics.median(found["sent_bytes"]),
-        mean("compress_seconds"),
-        mean("wait_seconds"),
-        mean("metered_bytes"),
-    )
-
-
-def as_json(settings: NetworkSettings, measured: list[Measured], load: float) -> dict[str, Any]:
-    """Return all numbers, and what is needed to read them."""
-    return {
-        "settings": asdict(settings),
-        "units": "seconds and bytes a step, of rank 0",
-        "measured": [asdict(row) for row in measured],
-        "machine": {"cores": os.cpu_count(), "load_before": load},
-    }
+        found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import horovod.torch as stock
 import torch
 
+from ...description.describe import describe_plan
 from .models import WORKLOADS
 from .rivals import Trainee, trainee
+
+# Rows that use torch's own collectives.
+_BY_TORCH = ("ddp", "one-reduction")
 
 
 @final
@@ -24,16 +28,22 @@ class Row:
     Args:
         seconds: of each timed step.
         sent_bytes: of each timed step, by the link's counter.
-        compress_seconds: of ours, in compressors, in all timed steps; None for others.
-        wait_seconds: of ours, in collectives; None for others.
-        metered_bytes: of ours, as the exchange counts them; None for others.
+        compress_seconds: of each, in compressors; none for others than ours, as the next three.
+        wait_seconds: of each, in collectives.
+        metered_bytes: of each, as the exchange counts them.
+        collectives: of each.
+        buckets: of ours; None for others.
+        state_bytes: of ours, as declared; None for others.
     """
 
     seconds: list[float] = field(default_factory=list)
     sent_bytes: list[int] = field(default_factory=list)
-    compress_seconds: float | None = None
-    wait_seconds: float | None = None
-    metered_bytes: int | None = None
+    compress_seconds: list[float] = field(default_factory=list)
+    wait_seconds: list[float] = field(default_factory=list)
+    metered_bytes: list[int] = field(default_factory=list)
+    collectives: list[int] = field(default_factory=list)
+    buckets: int | None = None
+    state_bytes: int | None = None
 
 
 def main(request: Path, result: Path) -> None:
@@ -41,42 +51,41 @@ def main(request: Path, result: Path) -> None:
     asked = json.loads(request.read_text())
     torch.set_num_threads(1)
     stock.init()
-    if any(row.startswith("ddp") for row in asked["rows"]):
+    if any(row.startswith(_BY_TORCH) for row in asked["rows"]):
         torch.distributed.init_process_group("gloo")
     trainees: dict[str, Trainee] = {}
     for row in asked["rows"]:
         torch.manual_seed(asked["seed"])
         trainees[row] = trainee(row, WORKLOADS[asked["workload"]](stock.rank()))
-    measured = {row: Row() for row in trainees}
+    rows = {row: Row() for row in trainees}
     counter = Path(f"/sys/class/net/{asked['interfaces'][stock.rank()]}/statistics/tx_bytes")
     for repeat in range(asked["warmup"] + asked["repeats"]):
-        if repeat == asked["warmup"]:
-            before = {row: _meter(made) for row, made in trainees.items()}
         for row, made in trainees.items():
-            stock.barrier()
-            sent, began = int(counter.read_text()), time.perf_counter()
-            made.step()
-            seconds = time.perf_counter() - began
-            if repeat >= asked["warmup"]:
-                measured[row].seconds.append(seconds)
-                measured[row].sent_bytes.append(int(counter.read_text()) - sent)
+            _step(made, counter, rows[row] if repeat >= asked["warmup"] else Row())
     for row, made in trainees.items():
-        now = _meter(made)
-        if now is not None:
-            compress, wait, sent_bytes = (after - first for after, first in zip(now, before[row] or (), strict=True))
-            found = measured[row]
-            found.compress_seconds, found.wait_seconds, found.metered_bytes = compress, wait, int(sent_bytes)
-    everyone = stock.allgather_object({row: vars(found) for row, found in measured.items()})
+        if made.exchange is not None:
+            rows[row].buckets = len(made.exchange.plan.buckets)
+            rows[row].state_bytes = describe_plan(made.exchange.plan, stock.size()).state_bytes
+    everyone = stock.allgather_object({row: vars(found) for row, found in rows.items()})
     if stock.rank() == 0:
         result.write_text(json.dumps({"rows": everyone, "parameters": _parameters(asked["workload"])}))
     stock.shutdown()
 
 
-def _meter(made: Trainee) -> tuple[float, float, float] | None:
-    if made.exchange is None:
-        return None
-    meter: Any = made.exchange.meter
-    return meter.compress_seconds, meter.wait_seconds, float(meter.sent_bytes)
+def _step(made: Trainee, counter: Path, found: Row) -> None:
+    """Do a step together with all other workers, and add what it took."""
+    stock.barrier()
+    before = None if made.exchange is None else replace(made.exchange.meter)
+    sent, began = int(counter.read_text()), time.perf_counter()
+    made.step()
+    found.seconds.append(time.perf_counter() - began)
+    found.sent_bytes.append(int(counter.read_text()) - sent)
+    if before is not None:
+        meter = made.exchange.meter
+        found.compress_seconds.append(meter.compress_seconds - before.compress_seconds)
+        found.wait_seconds.append(meter.wait_seconds - before.wait_seconds)
+        found.metered_bytes.append(meter.sent_bytes - before.sent_bytes)
+        found.collectives.append(meter.collectives - before.collectives)
 
 
 def _parameters(workload: str) -> int:

@@ -1,0 +1,107 @@
+"""Measured: one way of training on one kind of link, in numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+# The row that exchanges nothing.
+FLOOR = "alone"
+# What stands before the names of our compressors in rows; every other row but the floor is a peer.
+OURS = "ours:"
+
+
+@final
+@dataclass(frozen=True)
+class Measured:
+    """One row on one kind of link; seconds and bytes are those of a step, on rank 0.
+
+    Args:
+        workload: what was trained.
+        rate: of the links.
+        workers: how many.
+        row: in which way.
+        seconds: the median.
+        lower: the lower quartile.
+        upper: the upper quartile.
+        link_bytes: that the worker's link counted as sent, the mean.
+        background_bytes: what Horovod's own coordination sends in a step as long, whether anything is exchanged or
+            not: the rate of the floor times the mean step time.
+        compute_seconds: neither of the next two, the median; None for rivals, as those are.
+        compress_seconds: in compressors, the median.
+        wait_seconds: in collectives, the median.
+        metered_bytes: that the exchange counts as sent, the mean; None for rivals.
+        collectives: that the exchange starts, the mean; None for rivals.
+        buckets: of the exchange; None for rivals.
+        state_bytes: that the compressor keeps between steps, as declared; None for rivals.
+        gradient_bytes: of the model.
+    """
+
+    workload: str
+    rate: str
+    workers: int
+    row: str
+    seconds: float
+    lower: float
+    upper: float
+    link_bytes: float
+    background_bytes: float
+    compute_seconds: float | None
+    compress_seconds: float | None
+    wait_seconds: float | None
+    metered_bytes: float | None
+    collectives: float | None
+    buckets: int | None
+    state_bytes: int | None
+    gradient_bytes: int
+
+    @property
+    def byte_difference(self) -> float | None:
+        """(bytes of the link - background - metered) / metered: headers, and what the background was not."""
+        if not self.metered_bytes:
+            return None
+        return (self.link_bytes - self.background_bytes) / self.metered_bytes - 1.0
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether this is what a user would pick instead."""
+        return self.row != FLOOR and not self.row.startswith(OURS)
+
+
+def measured(place: tuple[str, str, int], rows: Mapping[str, Mapping[str, Any]], gradient_bytes: int) -> list[Measured]:
+    """Return the rows of one run from what its worker wrote.
+
+    Args:
+        place: workload, rate, number of workers.
+        rows: see `worker.Row`, the floor among them.
+        gradient_bytes: of the workload's model.
+    """
+    idle = sum(rows[FLOOR]["sent_bytes"]) / sum(rows[FLOOR]["seconds"])
+    return [_measured(place, row, found, idle, gradient_bytes) for row, found in rows.items()]
+
+
+def _measured(
+    place: tuple[str, str, int], row: str, found: Mapping[str, Any], idle: float, gradient_bytes: int
+) -> Measured:
+    seconds, ours = found["seconds"], found["buckets"] is not None
+    lower, _, upper = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    split = zip(seconds, found["compress_seconds"], found["wait_seconds"], strict=True) if ours else ()
+    return Measured(
+        *place,
+        row=row,
+        seconds=statistics.median(seconds),
+        lower=lower,
+        upper=upper,
+        link_bytes=statistics.fmean(found["sent_bytes"]),
+        background_bytes=idle * statistics.fmean(seconds),
+        compute_seconds=statistics.median(whole - own - wait for whole, own, wait in split) if ours else None,
+        compress_seconds=statistics.median(found["compress_seconds"]) if ours else None,
+        wait_seconds=statistics.median(found["wait_seconds"]) if ours else None,
+        metered_bytes=statistics.fmean(found["metered_bytes"]) if ours else None,
+        collectives=statistics.fmean(found["collectives"]) if ours else None,
+        buckets=found["buckets"],
+        state_bytes=found["state_bytes"],
+        gradient_bytes=gradient_bytes,
+    )
