@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigurationError
 
 SUITES = ("micro", "growth", "network")
+_NEEDED = {"settings", "machine", "command", "targets"}
 
 
 def rows_of(saved: Iterable[Mapping[str, Any]], kind: Any) -> list[Any]:
@@ -44,6 +45,8 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigurationError(f"{path} is no JSON: {error}.") from error
-    if not isinstance(report, dict) or report.get("suite") not in SUITES:
-        raise ConfigurationError(f"{path} has no measurements of bench, bench-growth or bench-network (--json).")
+    if not isinstance(report, dict) or report.get("suite") not in SUITES or not report.keys() >= _NEEDED:
+        raise ConfigurationError(
+            f"{path} has no measurements of bench, bench-growth or bench-network; give what one of them wrote by --json."
+        )
     return report

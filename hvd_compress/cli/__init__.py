@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..errors import CompressionError
 from ..version import __version__
-from . import bench, bench_growth, bench_network, check, describe, list_compressors
+from . import bench, bench_growth, bench_network, bench_plot, check, describe, list_compressors
 
 
 class Command(Protocol):
@@ -27,7 +27,7 @@ class Command(Protocol):
         ...
 
 
-_COMMANDS: tuple[Command, ...] = (check, list_compressors, describe, bench, bench_network, bench_growth)
+_COMMANDS: tuple[Command, ...] = (check, list_compressors, describe, bench, bench_network, bench_growth, bench_plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: as typed after `python -m hvd_compress`; those of this process if None.
     """
-    parsed = _parser().parse_args(arguments)
+    typed = tuple(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parser().parse_args(typed, argparse.Namespace(typed=typed))
     command: Command = parsed.command
     try:
         return command.run(parsed)

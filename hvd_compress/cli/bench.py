@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from ..bench.micro.world import make_world
 from ..bench.sizes import parse_size, size_range
 from ..bench.targets import micro_targets
 from ..contract import GRADIENT_DTYPES
-from .measuring import conclude, parts, wide_console
+from .measuring import add_json, conclude, parts, wide_console
 
 NAME = "bench"
 
@@ -45,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="that they are on (default cpu)")
     parser.add_argument("-t", "--threads", type=int, default=1, help="of the library, on the CPU (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the gradients (default 0)")
-    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             status.update(f"measured {len(points)} of {len(settings.sizes) * len(settings.compressors)}")
     if world.rank == 0:
         console = wide_console()
-        console.print(table(points, settings, world.size))
+        console.print(table(points, settings.library, settings.device, settings.dtype, world.size))
         report = as_json(points, settings, world.size, load)
-        conclude(console, arguments.json, report, micro_targets(points, world.size))
+        conclude(console, arguments, report, micro_targets(points, world.size))
     return 0

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ..errors import ConfigurationError
-from .measuring import conclude, numbers, parts, wide_console
+from .measuring import add_json, conclude, numbers, parts, wide_console
 
 if TYPE_CHECKING:
     from ..bench.growth.point import Growth
@@ -37,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for a launch (default 600)")
     parser.add_argument("-n", "--iters", type=int, default=7, help="timed exchanges of each (default 7)")
     parser.add_argument("-w", "--warmup-iters", type=int, default=3, help="exchanges before them (default 3)")
-    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if predicted:
         console.print(model_table(made, predicted))
     if hvd.rank() == 0:
-        conclude(console, arguments.json, as_json(settings, measured, predicted, load), growth_targets(measured))
+        conclude(console, arguments, as_json(settings, measured, predicted, load), growth_targets(measured))
     return 0
 
 

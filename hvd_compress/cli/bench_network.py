@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from rich.console import Console
 
-from .measuring import conclude, numbers, parts, wide_console
+from .measuring import add_json, conclude, numbers, parts, wide_console
 
 NAME = "bench-network"
 
@@ -34,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-n", "--iters", type=int, default=12, help="timed steps of each row (default 12)")
     parser.add_argument("-w", "--warmup-iters", type=int, default=4, help="steps before them (default 4)")
-    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,5 +59,5 @@ def run(arguments: argparse.Namespace) -> int:
         for rows in run_suite(settings, lambda text: status.update(f"measuring {text}")):
             console.print(table(rows))
             measured += rows
-    conclude(console, arguments.json, as_json(settings, measured, load), network_targets(measured))
+    conclude(console, arguments, as_json(settings, measured, load), network_targets(measured))
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,17 +40,35 @@ def wide_console(quiet: bool = False) -> Console:
     return Console(width=max(Console().width, _COLUMNS), quiet=quiet)
 
 
-def conclude(console: Console, path: Path | None, report: dict[str, Any], targets: Sequence[Target]) -> None:
+def conclude(
+    console: Console, arguments: argparse.Namespace, report: dict[str, Any], targets: Sequence[Target]
+) -> None:
     """Print the targets that the rows can speak about, and write all numbers into a file, if one is asked for.
 
     Args:
         console: to print on.
-        path: of the file.
+        arguments: `json`, the file or None, and `typed`, everything that was typed.
         report: all numbers.
         targets: judged by them.
     """
     measured = [target for target in targets if target.measured is not None]
     if measured:
         console.print(target_table(measured))
-    if path is not None:
-        path.write_text(json.dumps({**report, "targets": [target.as_json() for target in targets]}, indent=2) + "\n")
+    if arguments.json is not None:
+        judged = {"command": _command(arguments.typed), "targets": [target.as_json() for target in targets]}
+        arguments.json.write_text(json.dumps({**report, **judged}, indent=2) + "\n")
+
+
+def _command(typed: Sequence[str]) -> str:
+    """Return what was typed, but for the file that it went to."""
+    kept = list(typed)
+    if "--json" in kept:
+        place = kept.index("--json")
+        del kept[place : place + 2]
+    kept = [word for word in kept if not word.startswith("--json=")]
+    return shlex.join(kept)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the file that all numbers go to."""
+    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file; see bench-plot")

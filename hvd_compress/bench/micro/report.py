@@ -19,9 +19,9 @@ from .settings import MicroSettings
 _PACKAGES = {"numpy": ("numpy", "mpi4py"), "torch": ("torch", "horovod"), "tensorflow": ("tensorflow-cpu", "horovod")}
 
 
-def table(points: Iterable[Point], settings: MicroSettings, world_size: int) -> Table:
-    """Return a table with a row a point."""
-    title = f"{settings.library} on {settings.device}, {settings.dtype}, {world_size} worker(s); medians in ms"
+def table(points: Iterable[Point], library: str, device: str, dtype: str, world_size: int) -> Table:
+    """Return a table with a row a point; the rest is for its title."""
+    title = f"{library} on {device}, {dtype}, {world_size} worker(s); medians in ms"
     columns = ("encode", "collective", "decode", "total", "range", "copies", "sent", "ratio", "state", "error")
     made = table_of_numbers(title, columns, "compressor", before=("size",))
     for point in points:

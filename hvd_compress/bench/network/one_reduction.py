@@ -78,7 +78,7 @@ class OneReduction:
         # One buffer, in which factors and gradients have their places.
         buffer = torch.cat([part.reshape(-1) for part in (*sent, *dense)])
         self._average(buffer)
-        averaged = buffer.split([part.numel() for part in (*sent, *dense)])
+        averaged = torch.split(buffer, [part.numel() for part in (*sent, *dense)])
         for part, found in zip((*sent, *dense), averaged, strict=True):
             part.copy_(found.view_as(part))
         for batch in self._batches:

@@ -116,7 +116,8 @@ def _ddp(workload: Workload, detail: str) -> Trainee:
     if detail == "fp16":
         model.register_comm_hook(None, default_hooks.fp16_compress_hook)
     elif detail == "bf16":
-        model.register_comm_hook(None, default_hooks.bf16_compress_hook)
+        # By its own name DDP takes it with NCCL only; Gloo adds up bfloat16 as well.
+        model.register_comm_hook(None, lambda state, bucket: default_hooks.bf16_compress_hook(state, bucket))
     elif one_bucket and detail.removeprefix("powersgd").isdecimal():
         state = powerSGD_hook.PowerSGDState(
             None, matrix_approximation_rank=int(detail.removeprefix("powersgd")), start_powerSGD_iter=2
