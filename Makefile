@@ -1,14 +1,17 @@
 # Everything starts with `make help`. Python 3.10 to 3.13; another one than python3: make PYTHON=python3.12 ...
 PYTHON ?= python3
 RUN := .venv/bin/python
+# Where measurements go, with their plots and pages; BENCH_ARGS are options of the command.
+BENCH_FOLDER ?= docs/benchmarks
+bench_page = $(RUN) -m hvd_compress bench-plot $(BENCH_FOLDER)/$(1).json -o $(BENCH_FOLDER)/$(1).svg --markdown $(BENCH_FOLDER)/$(1).md
 DEMO_ARGS := $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format setup clean
+.PHONY: help demo test bench bench-micro bench-growth check format setup clean
 .SUFFIXES:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub("%", "N", $$1); printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {sub("%", "N", $$1); printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: setup ## set up, then train a CNN on Fashion-MNIST with two workers (FRAMEWORK=keras METHOD=... NP=...)
 	@$(RUN) examples/demo.py $(DEMO_ARGS)
@@ -25,8 +28,17 @@ check: setup ## formatting, lint and types
 	@$(RUN) -m ruff check --quiet
 	@$(RUN) -m mypy
 
-bench: setup ## set up, then as root train on links of several rates, against Horovod and DDP
-	@$(RUN) -m hvd_compress bench-network $(BENCH_ARGS)
+bench: setup ## set up, then as root train on links of several rates, against Horovod and DDP (BENCH_ARGS=...)
+	@$(RUN) -m hvd_compress bench-network --json $(BENCH_FOLDER)/network.json $(BENCH_ARGS)
+	@$(call bench_page,network)
+
+bench-micro: setup ## set up, then measure compressors by themselves, 4 KB to 256 MB (BENCH_ARGS=...)
+	@$(RUN) -m hvd_compress bench -e 256M --json $(BENCH_FOLDER)/micro.json $(BENCH_ARGS)
+	@$(call bench_page,micro)
+
+bench-growth: setup ## set up, then measure more parameters, tensors and workers (BENCH_ARGS=...)
+	@$(RUN) -m hvd_compress bench-growth --json $(BENCH_FOLDER)/growth.json $(BENCH_ARGS)
+	@$(call bench_page,growth)
 
 format: setup ## format the code and repair what lint can repair
 	@$(RUN) -m ruff format --quiet

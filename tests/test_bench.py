@@ -137,6 +137,7 @@ def test_the_command(case: str, tmp_path: Path) -> None:
         (("-f", "1"), "factor"),
         (("--library", "numpy", "--device", "cuda"), "NumPy has the CPU only"),
         (("-n", "0"), "repeats=0"),
+        (("--compressors", "codec:powersgd"), "PowerSGD is no codec"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -186,9 +187,17 @@ def test_the_growth_command(tmp_path: Path) -> None:
     done = _bench(tmp_path, *options, "--workers", "2", "-n", "2", "--json", "found.json", command="bench-growth")
     assert done.returncode == 0, done.stdout + done.stderr
     saved = json.loads((tmp_path / "found.json").read_text())
-    shapes = [(row["tensors"], row["workers"]) for row in saved["measured"] if row["row"] == "powersgd:rank=1"]
-    assert shapes == [(10, 1), (5, 1), (20, 1), (10, 2)]
+    shapes = [
+        (row["grown"], row["tensors"], row["workers"]) for row in saved["measured"] if row["row"] == "powersgd:rank=1"
+    ]
+    # With one worker Horovod exchanges nothing: the command starts two itself.
+    assert shapes == [("parameters", 10, 2), ("tensors", 5, 2), ("tensors", 20, 2), ("workers", 10, 2)]
     assert saved["predicted"] == []  # one number of workers makes no model
+    assert saved["command"].startswith("bench-growth --compressors identity,") and "found" not in saved["command"]
+    verdicts = {target["what"].partition(":")[0]: target["verdict"] for target in saved["targets"]}
+    assert verdicts["2,000 tensors of 4 KB"] == "not measured"
+    assert verdicts["collectives a step and bucket"] == "met" and "collectives a step and bucket" in done.stdout
+    assert "2,000 tensors" not in done.stdout  # of which these rows say nothing
     for row in saved["measured"]:
         assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
         # However many layers there are: one collective for small tensors, two for factors.
@@ -288,21 +297,34 @@ def test_networks_that_cannot_be_made_are_refused(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.multiprocess
 @pytest.mark.timeout(LIMIT + 30)
 def test_the_network_command(tmp_path: Path) -> None:
-    rows = ["--peers", "horovod:fp16,ddp", "--compressors", "powersgd:rank=1"]
+    peers = ["horovod:fp16", "ddp", "ddp:bf16", "one-reduction:4"]
+    rows = ["--peers", ",".join(peers), "--compressors", "powersgd:rank=1"]
     size = ["--models", "resnet", "--rates", "unshaped", "--workers", "2", "-n", "2", "-w", "3", "--json", "found.json"]
     done = _bench(tmp_path, *rows, *size, command="bench-network")
     if not _possible():
         assert done.returncode == 2 and ("root" in done.stderr or "iproute2" in done.stderr)
         return
     assert done.returncode == 0, done.stdout + done.stderr
-    measured = {row["row"]: row for row in json.loads((tmp_path / "found.json").read_text())["measured"]}
-    assert list(measured) == ["alone", "horovod:fp16", "ddp", "ours:powersgd:rank=1"]
+    saved = json.loads((tmp_path / "found.json").read_text())
+    measured = {row["row"]: row for row in saved["measured"]}
+    assert list(measured) == ["alone", *peers, "ours:powersgd:rank=1"]
     ours, gradient = measured["ours:powersgd:rank=1"], 4 * 2_796_650
     assert all(0 < row["lower"] <= row["seconds"] <= row["upper"] for row in measured.values())
     assert gradient <= measured["ddp"]["link_bytes"] <= 1.2 * gradient
     assert gradient / 2 <= measured["horovod:fp16"]["link_bytes"] <= 0.7 * gradient
+    assert gradient / 2 <= measured["ddp:bf16"]["link_bytes"] <= 0.7 * gradient
+    assert measured["one-reduction:4"]["link_bytes"] < gradient / 20
     assert ours["metered_bytes"] <= ours["link_bytes"] < gradient / 20
-    assert ours["compress_seconds"] > 0 and measured["ddp"]["compress_seconds"] is None
+    idle = measured["alone"]
+    assert idle["background_bytes"] == pytest.approx(idle["link_bytes"])  # it sends nothing else
+    excess = ours["link_bytes"] - ours["background_bytes"] - ours["metered_bytes"]
+    assert ours["byte_difference"] == pytest.approx(excess / ours["metered_bytes"])
+    assert min(ours[part] for part in ("compute_seconds", "compress_seconds", "wait_seconds")) > 0
+    assert measured["ddp"]["compress_seconds"] is None
+    assert ours["collectives"] == 2 * ours["buckets"] and ours["state_bytes"] > 0.9 * ours["gradient_bytes"]
+    targets = {target["what"]: target for target in saved["targets"]}
+    assert targets["PowerSGD rank 4: step / floor"]["verdict"] == "not measured"  # of an LSTM, that is
+    assert targets["PowerSGD: state / gradient"]["verdict"] == "met" and "PowerSGD: state / gradient" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -312,6 +334,7 @@ def test_the_network_command(tmp_path: Path) -> None:
         (("--workers", "1"), "workers=(1,)"),
         (("-w", "1"), "warmup=1"),
         (("--rates", ""), "rates"),
+        (("--workers", "two"), "'two'"),
     ],
 )
 def test_suites_that_cannot_run_are_refused(options: tuple[str, ...], told: str, tmp_path: Path) -> None:

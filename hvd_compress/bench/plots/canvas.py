@@ -38,7 +38,7 @@ def finish(axes: Axes, title: str, across: str, up: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlabel(across, fontsize=8)
     axes.set_ylabel(up, fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.grid(visible=True, alpha=0.3)
 
 
@@ -55,7 +55,7 @@ def save(figure: Figure, path: Path) -> None:
     if kind not in known:
         raise ConfigurationError(f"{path.name!r}: give a name that ends in .svg, or one of {', '.join(sorted(known))}.")
     try:
-        with matplotlib.rc_context({"svg.hashsalt": "hvd_compress"}):
+        with matplotlib.rc_context({"svg.hashsalt": "hvd_compress", "svg.fonttype": "none"}):
             figure.savefig(path, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from error
