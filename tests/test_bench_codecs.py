@@ -39,7 +39,7 @@ def test_points_are_those_of_the_codec() -> None:
     for point in points:
         codec, spec = ROWS[point.compressor], Spec(matrix_shape(point.nbytes // 4))
         assert point.encode is not None and point.decode is not None and point.collective is None
-        assert 0 < min(point.encode, point.decode) and max(point.encode, point.decode) <= point.slowest
+        assert min(point.encode, point.decode) > 0 and max(point.encode, point.decode) <= point.slowest
         assert point.copies == pytest.approx(point.total / point.copy) and point.state_bytes == 0
         gradient = np.random.default_rng([0, 0]).standard_normal(spec.shape, dtype=np.float32)
         ops = ops_of(gradient)

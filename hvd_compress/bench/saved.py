@@ -47,6 +47,6 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is no JSON: {error}.") from error
     if not isinstance(report, dict) or report.get("suite") not in SUITES or not report.keys() >= _NEEDED:
         raise ConfigurationError(
-            f"{path} has no measurements of bench, bench-growth or bench-network; give what one of them wrote by --json."
+            f"{path} has no measurements of bench, bench-growth or bench-network; give what they wrote by --json."
         )
     return report
