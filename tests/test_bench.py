@@ -116,14 +116,28 @@ COMMANDS = {
 @pytest.mark.parametrize("case", COMMANDS)
 def test_the_command(case: str, tmp_path: Path) -> None:
     launcher, library, workers = COMMANDS[case]
-    options = ["--compressors", "identity,powersgd:rank=1,efsignsgd", "-b", "1K", "-e", "4K", "-f", "4", "-n", "2"]
+    options = [
+        "--compressors",
+        "identity,powersgd:rank=1,efsignsgd,codec:blocksign",
+        "-b",
+        "1K",
+        "-e",
+        "4K",
+        "-f",
+        "4",
+        "-n",
+        "2",
+    ]
     done = _bench(tmp_path, *options, "--library", library, "--json", "found.json", launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "powersgd:rank=1" in done.stdout and f"{workers} worker(s)" in done.stdout
     saved = json.loads((tmp_path / "found.json").read_text())
-    assert saved["workers"] == workers and len(saved["points"]) == 6
+    assert saved["workers"] == workers and len(saved["points"]) == 8
     for point in saved["points"]:
-        assert (point["encode"] is None) == (library == "tensorflow")
+        alone = point["compressor"].startswith("codec:")
+        # A graph is run as a whole; a codec by itself is two of them.
+        assert (point["encode"] is None) == (library == "tensorflow" and not alone)
+        assert (point["collective"] is None) == (library == "tensorflow" or alone)
         # Of two workers' gradients, which are not alike, none but the plain average is exact.
         assert (point["relative_error"] < 1e-6) == (point["compressor"] == "identity"), point
         assert np.isfinite(point["copies"]) and point["copies"] > 0

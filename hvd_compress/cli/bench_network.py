@@ -11,7 +11,7 @@ import os
 
 from rich.console import Console
 
-from .measuring import add_json, conclude, numbers, parts, wide_console
+from .measuring import add_json, conclude, numbers, parts, save, wide_console
 
 NAME = "bench-network"
 
@@ -59,5 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         for rows in run_suite(settings, lambda text: status.update(f"measuring {text}")):
             console.print(table(rows))
             measured += rows
+            # It takes long: what is measured stays, whatever becomes of the rest.
+            save(arguments, as_json(settings, measured, load), network_targets(measured))
     conclude(console, arguments, as_json(settings, measured, load), network_targets(measured))
     return 0

@@ -54,6 +54,11 @@ def conclude(
     measured = [target for target in targets if target.measured is not None]
     if measured:
         console.print(target_table(measured))
+    save(arguments, report, targets)
+
+
+def save(arguments: argparse.Namespace, report: dict[str, Any], targets: Sequence[Target]) -> None:
+    """Write all numbers into a file, if one is asked for; see `conclude`."""
     if arguments.json is not None:
         judged = {"command": _command(arguments.typed), "targets": [target.as_json() for target in targets]}
         arguments.json.write_text(json.dumps({**report, **judged}, indent=2) + "\n")
