@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -84,12 +85,15 @@ def _measured(
     """Yield the rows of every model: here, or in launches of several workers where this process is alone."""
     from ..bench.growth.launching import measure_launched, measure_workers
     from ..bench.growth.measure import measure
-    from ..bench.growth.report import by_model
 
     if size > 1 or workers == 1:
         yield from measure(settings)
     else:
-        yield from by_model(measure_launched(settings, workers, limit))
+        # A launch a model: tables come one by one, and the limit is for each.
+        for count in settings.parameters:
+            yield measure_launched(replace(settings, parameters=(count,), tensors=()), workers, limit)
+        for count in settings.tensors:
+            yield measure_launched(replace(settings, parameters=(), tensors=(count,)), workers, limit)
     if size == 1 and settings.parameters:
         for count in counts:
             yield measure_workers(settings, count, limit)

@@ -85,17 +85,18 @@ def _points(settings: MicroSettings, world: World, size: int, progress: Callable
     copies: list[float] = []
     for repeat in range(settings.warmup + settings.repeats):
         timed = repeat >= settings.warmup
-        copies += [_timed(copier, world)] if timed else []
         for subject, found in zip(subjects, samples, strict=True):
+            copy = _timed(copier, world)
             mean, sample = subject.exchange()
             if repeat == 0:
                 errors.append(_relative_error(ops_of(mean).to_numpy(mean), drawn if subject.local else true))
             if timed:
                 found.append(sample)
+                copies.append(copy)
         progress()
-    copy = statistics.median(copies)
+    yardstick = statistics.median(copies)
     return [
-        _point(name, settings, shape, world.size, found, copy, error)
+        _point(name, settings, shape, world.size, found, yardstick, error)
         for name, found, error in zip(settings.compressors, samples, errors, strict=True)
     ]
 
