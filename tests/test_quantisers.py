@@ -45,6 +45,15 @@ def uniforms(size: int, key: Any = (), dtype: str = "float64") -> np.ndarray:
     return wide(ops_of(np.zeros(1)).uniform((size,), dtype, key))
 
 
+def thresholds(size: int, key: Any = ()) -> np.ndarray:
+    return wide(ops_of(np.zeros(1)).thresholds("float64", key)(0, size))
+
+
+def drawn(codec: Codec, size: int, key: Any = ()) -> np.ndarray:
+    """Return the numbers that the codec rounds by."""
+    return uniforms(size, key) if isinstance(codec, Natural) else thresholds(size, key)
+
+
 def of_oracle(codec: Codec, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     if isinstance(codec, QSGD):
         return oracle.qsgd(x, codec.levels, codec.bucket, u, codec.norm)
@@ -67,7 +76,7 @@ def all_values(codec: Codec, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_what_the_paper_says(library: Library, codec: Codec) -> None:
     for step in range(5):
         key = ("w", step, 1)
-        assert_close(decoded(codec, X, library, key=key), of_oracle(codec, X, uniforms(X.size, key)), 1e-12)
+        assert_close(decoded(codec, X, library, key=key), of_oracle(codec, X, drawn(codec, X.size, key)), 1e-12)
 
 
 @given(
@@ -81,7 +90,7 @@ def test_it_is_what_the_paper_says(library: Library, codec: Codec) -> None:
 def test_any_length_bucket_and_levels(name: str, size: int, bucket: int, levels: int, norm: Any, seed: int) -> None:
     codec = QSGD(levels, bucket, norm)
     x = np.random.default_rng(seed).standard_normal(size)
-    expected = oracle.qsgd(x, levels, bucket, uniforms(size, ("w", seed)), norm)
+    expected = oracle.qsgd(x, levels, bucket, thresholds(size, ("w", seed)), norm)
     assert_close(decoded(codec, x, Library(name), key=("w", seed)), expected, 1e-12)
     packed, norms = codec.payload(Spec((size,)))
     assert packed == (-(-size // 8) * math.ceil(math.log2(2 * levels + 1)), "uint8")
@@ -238,7 +247,7 @@ def test_gathered_quantisers_average_what_each_rank_quantised(library: Library, 
     for codec in (QSGD(bucket=10), TernGrad(), Natural()):
         simulator = Simulator(AllGather(codec), world, allow_larger=True)
         mean = simulator.step([{"w": library.array(x, "float64")} for x in parts])[-1]["w"]
-        sent = [of_oracle(codec, x, uniforms(37, ("w", 0, rank))) for rank, x in enumerate(parts)]
+        sent = [of_oracle(codec, x, drawn(codec, 37, ("w", 0, rank))) for rank, x in enumerate(parts)]
         if isinstance(codec, Natural):
             sent = [oracle.natural(np.float32(x), uniforms(37, ("w", 0, r), "float32")) for r, x in enumerate(parts)]
         assert_close(mean, np.mean(sent, axis=0), 1e-12)
@@ -254,7 +263,7 @@ def test_ecqsgd_is_the_papers(library: Library) -> None:
         sent = []
         for rank, g in enumerate(gradients):
             h = sum((0.8 ** (step - 1 - t) * lost for t, lost in enumerate(losses[rank])), np.zeros(23))
-            sent.append(oracle.qsgd(g + 0.3 * h, 3, 10, uniforms(23, ("w", step, rank))))
+            sent.append(oracle.qsgd(g + 0.3 * h, 3, 10, thresholds(23, ("w", step, rank))))
             losses[rank].append(g - sent[-1])
         mean = simulator.step([{"w": library.array(g, "float64")} for g in gradients])[0]["w"]
         assert_close(mean, np.mean(sent, axis=0), 1e-11)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..contract import Array, Codec, Key, Spec, check_at_least, wide_dtype
+from ..contract import Array, Key, Spec, check_at_least, wide_dtype
 from ..errors import ConfigurationError
-from ..ops import ArrayOps
-from .rounding import bucket_count, in_buckets
+from ..ops import ArrayOps, Cut
+from .piecewise import Piecewise
+from .rounding import ROW, bucket_count, in_buckets, packed_codes, restorer
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class BlockSign(Codec):
+class BlockSign(Piecewise):
     """One bit an element and one scale a block: C(x) = mean|x| sign(x) in each block, with sign(0) = +1.
 
     Blocks are consecutive elements of the array that is encoded: a tensor, a joined unit, or the shard of one that
@@ -50,26 +53,36 @@ class BlockSign(Codec):
 
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
         flat = ops.flatten(array)
-        bits = ops.pack(ops.cast(flat >= 0, "uint8"), 1)
-        x = ops.cast(flat, wide_dtype(ops.dtype(flat)))
+        size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))
+        if size == 0:
+            return ops.zeros((0,), "uint8"), ops.zeros((1,), dtype)
+        width = self.block or ROW
+
+        def part(start: int, stop: int) -> Sequence[Array]:
+            own = flat[start:stop]
+            x = ops.cast(own, dtype)
+            sums = ops.sum(in_buckets(ops.abs(x) if self.scaled else x - x, width, ops), 1)
+            return ops.pack(ops.nonnegative(own), 1), ops.flatten(sums)
+
+        count = bucket_count(size, width)
+        bits, sums = ops.by_pieces(part, size, math.lcm(8, width), [(-(-size // 8), "uint8"), (count, dtype)])
         if not self.scaled:
-            return bits, ops.reshape(ops.sum(x - x), (1,)) + 1.0
-        rows = in_buckets(ops.abs(x), self.block, ops)
-        count, width = ops.shape(rows)
-        if not count:
-            return bits, ops.zeros((1,), ops.dtype(x))
-        last = ops.shape(x)[0] - width * (count - 1)
-        sizes = ops.where(ops.arange(count) < count - 1, float(width), float(last))
-        return bits, ops.flatten(ops.sum(rows, 1)) / ops.cast(sizes, ops.dtype(x))
+            return bits, ops.reshape(ops.sum(sums), (1,)) + 1.0
+        if not self.block:
+            return bits, ops.reshape(ops.sum(sums), (1,)) / size
+        shorter = min(width, size)
+        sizes = ops.where(ops.arange(count) < count - 1, float(shorter), float(size - shorter * (count - 1)))
+        return bits, sums / ops.cast(sizes, dtype)
 
-    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        positive = in_buckets(ops.unpack(parts[0], 1, spec.size), self.block if self.scaled else 0, ops) > 0
-        scales = ops.reshape(ops.cast(parts[1], spec.dtype), (-1, 1))
-        return ops.reshape(ops.flatten(ops.where(positive, scales, -scales))[: spec.size], spec.shape)
+    @property
+    def unit(self) -> int:
+        return math.lcm(8, self.block or 8)
 
-    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        # Sums are wide, so the scale need not be rounded to the gradient's type first.
-        return ops.add_(total, self.decode(parts, spec.wide, ops))
+    def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
+        # Of (0, 1) these are (-1, 1).
+        codes = packed_codes(parts[0], 1, ops)
+        scales = ops.cast(parts[1], spec.dtype)
+        return restorer(lambda start, stop: 2 * codes(start, stop), scales, spec.dtype, self.block, 1, ops)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((-(-spec.size // 8), "uint8"), (max(1, bucket_count(spec.size, self.block)), spec.wide.dtype))

@@ -24,7 +24,7 @@ class OneBit(Codec):
 
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
         flat = ops.flatten(array)
-        positive = ops.cast(flat >= 0, "uint8")
+        positive = ops.nonnegative(flat)
         x = ops.cast(flat, wide_dtype(ops.dtype(flat)))
         above = ops.reshape(ops.sum(ops.cast(positive, ops.dtype(x))), (1,))
         counts = ops.concat([above, ops.shape(x)[0] - above])

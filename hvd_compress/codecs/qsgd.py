@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-from ..contract import Array, Codec, Key, Spec, check_at_least, check_choice, wide_dtype
-from ..ops import ArrayOps
+from ..contract import Array, Key, Spec, check_at_least, check_choice, wide_dtype
+from ..ops import ArrayOps, Cut
+from .piecewise import Piecewise
 from .rounding import (
     bucket_count,
     check_levels,
     code_width,
     in_buckets,
+    level_codes,
     normalised,
+    packed_codes,
     packed_size,
-    restored,
-    signed_level_codes,
+    restorer,
 )
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class QSGD(Codec):
-    """Round at random to s steps of a bucket's norm: C(x)_i = norm/s sign(x_i) floor(s |x_i| / norm + u_i), u uniform.
+class QSGD(Piecewise):
+    """Round at random to s steps of a bucket's norm: C(x)_i = norm/s floor(s x_i / norm + u_i), u uniform in (0, 1).
 
-    Unbiased: E C(x) = x; and E||C(x) - x||^2 <= min(n/s^2, sqrt(n)/s) ||x||^2 for buckets of n elements. A bucket of
+    Unbiased, E C(x) = x (to within 2^-17 of a step: u has 16 bits); and
+    E||C(x) - x||^2 <= min(n/s^2, sqrt(n)/s) ||x||^2 for buckets of n elements. A bucket of
     zeros stays zeros; one with an infinity or a NaN comes back as NaN. Two parts: a number from 0 to 2 s for every
     element, in ceil(log2(2 s + 1)) bits, and one norm a bucket: float32 (float64 for float64 gradients).
 
@@ -58,28 +62,40 @@ class QSGD(Codec):
         return 1.0 + min(n / (4.0 * self.levels**2), math.sqrt(n) / self.levels)
 
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
-        flat = ops.cast(ops.flatten(array), wide_dtype(ops.dtype(array)))
-        size, dtype = ops.shape(flat)[0], ops.dtype(flat)
-        rows = in_buckets(flat, self.bucket, ops)
+        flat = ops.flatten(array)
+        size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))
+        if size == 0:
+            return ops.zeros((0,), "uint8"), ops.zeros((0,), dtype)
+        thresholds = ops.thresholds(dtype, key)
+
+        def part(start: int, stop: int) -> Sequence[Array]:
+            rows = in_buckets(ops.cast(flat[start:stop], dtype), self.bucket, ops)
+            own = in_buckets(thresholds(start, stop), self.bucket, ops)
+            codes, norms = self._encoded_rows(rows, own, ops)
+            packed = ops.pack(ops.cast(ops.flatten(codes)[: stop - start], "uint8"), code_width(self.levels))
+            return packed, ops.flatten(norms)
+
+        payload = [(packed_size(size, code_width(self.levels)), "uint8"), (bucket_count(size, self.bucket), dtype)]
+        return tuple(ops.by_pieces(part, size, self.unit, payload))
+
+    def _encoded_rows(self, rows: Array, thresholds: Array, ops: ArrayOps) -> tuple[Array, Array]:
+        """Return the codes and the norms of buckets, one a row."""
         largest = ops.row_maxima(rows)
         shares, usable = normalised(rows, largest, ops)
-        norms = largest
+        root = 1.0
         if self.norm == "l2":
-            root = ops.where(usable, ops.sqrt(ops.sum(shares * shares, axis=1)), 1.0)
-            shares, norms = shares / root, largest * root
-        uniforms = in_buckets(ops.uniform((size,), dtype, key), self.bucket, ops)
-        codes = ops.flatten(signed_level_codes(shares, uniforms, self.levels, ops))[:size]
+            root = ops.where(usable, ops.row_norms(shares), 1.0)
+        codes = level_codes(ops.scale_(shares, self.levels / root), thresholds, self.levels, ops)
         # Zero times a norm that is not finite is NaN, and 0 where the norm is 0.
-        sent = ops.flatten(ops.where(usable, norms, largest * 0.0))
-        return ops.pack(ops.cast(codes, "uint8"), code_width(self.levels)), sent
+        return codes, ops.where(usable, largest * root, largest * 0.0)
 
-    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        codes = ops.unpack(parts[0], code_width(self.levels), spec.size)
-        return restored(codes, parts[1] / self.levels, spec, self.bucket, self.levels, ops)
+    @property
+    def unit(self) -> int:
+        return math.lcm(8, self.bucket)
 
-    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        # Sums are wide: the numbers need not be rounded to the gradient's type, nor fit into its range.
-        return ops.add_(total, self.decode(parts, spec.wide, ops))
+    def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
+        codes = packed_codes(parts[0], code_width(self.levels), ops)
+        return restorer(codes, parts[1] / self.levels, spec.dtype, self.bucket, self.levels, ops)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         packed = packed_size(spec.size, code_width(self.levels))

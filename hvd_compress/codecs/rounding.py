@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
-from ..contract import Array, Spec, check_at_least
+from ..contract import Array, check_at_least
 from ..errors import ConfigurationError
-from ..ops import ArrayOps
+from ..ops import ArrayOps, Cut
 
 # Numbers of levels that fit, with sign, into a byte.
 MOST_LEVELS = 127
 # A deviation of this share of the largest number is one of rounding in float32.
 CONSTANT = 1e-6
+# Elements that are summed up first, where sums are over a whole array: as long as this, pieces give what one gives.
+ROW = 2**12
 
 
 def check_levels(owner: object, levels: object) -> None:
@@ -46,13 +49,12 @@ def normalised(rows: Array, largest: Array, ops: ArrayOps) -> tuple[Array, Array
     The square of a number may be out of range where the number is not; the square of its share of the largest is in it.
     """
     usable = (largest > 0.0) & (largest < math.inf)
-    return ops.where(usable, rows / ops.where(usable, largest, 1.0), 0.0), usable
+    return ops.keep_rows_(rows / ops.where(usable, largest, 1.0), usable), usable
 
 
-def signed_level_codes(shares: Array, uniforms: Array, levels: int, ops: ArrayOps) -> Array:
-    """Return levels + sign(x) floor(levels |x| + u) for shares x in -1 .. 1: whole numbers from 0 to 2 levels."""
-    raised = ops.minimum(ops.floor(ops.abs(shares) * float(levels) + uniforms), float(levels))
-    return ops.where(shares < 0.0, float(levels) - raised, float(levels) + raised)
+def level_codes(shares: Array, thresholds: Array, levels: int, ops: ArrayOps) -> Array:
+    """Return levels + floor(x + u), cut to 0 .. 2 levels, for x = `shares`, in levels and donated, u = `thresholds`."""
+    return ops.add_(ops.rounded_(shares, thresholds, float(levels)), float(levels))
 
 
 def code_width(levels: int) -> int:
@@ -65,25 +67,45 @@ def packed_size(size: int, width: int) -> int:
     return -(-size // 8) * width
 
 
-def clipped(flat: Array, clip: float, ops: ArrayOps) -> Array:
-    """Return 1-D x cut to plus and minus `clip` standard deviations of x; x itself where it is constant.
+def clipping_bound(flat: Array, clip: float, ops: ArrayOps) -> Array:
+    """Return what the numbers of 1-D x, one or more, are to be cut to, 0-D: `clip` standard deviations, at most max|x|.
 
-    A constant has a deviation of 0, or of rounding; cut to that, it would be wiped out.
+    Nothing is to be cut where `clip` is 0, and where x is constant: it has a deviation of 0, or of rounding, and cut to
+    that it would be wiped out.
     """
     size = ops.shape(flat)[0]
+
+    def by_rows(reduced: Callable[[Array], Array], made: Callable[[Array], Array]) -> Array:
+        def part(start: int, stop: int) -> Sequence[Array]:
+            return (ops.flatten(reduced(in_buckets(made(flat[start:stop]), ROW, ops))),)
+
+        return ops.by_pieces(part, size, ROW, [(bucket_count(size, ROW), ops.dtype(flat))])[0]
+
+    def mean_of(made: Callable[[Array], Array]) -> Array:
+        return ops.sum(by_rows(lambda rows: ops.sum(rows, 1), made)) / size
+
+    largest = ops.max(by_rows(ops.row_maxima, lambda x: x))
     if not clip or size < 2:
-        return flat
-    largest = ops.max(ops.abs(flat))
-    scale = ops.where((largest > 0.0) & (largest < math.inf), largest, 1.0)
-    shares = flat / scale
-    deviations = shares - ops.sum(shares) / size
-    sigma = ops.sqrt(ops.sum(deviations * deviations) / size)
-    limit = ops.where(sigma > CONSTANT, sigma * clip, math.inf)
-    return ops.maximum(ops.minimum(shares, limit), -limit) * scale
+        return largest
+    usable = (largest > 0.0) & (largest < math.inf)
+    scale = ops.where(usable, largest, 1.0)
+    mean = mean_of(lambda x: x / scale)
+    sigma = ops.sqrt(mean_of(lambda x: ops.squared_(ops.add_(x / scale, mean, -1.0))))
+    limit = ops.where(sigma > CONSTANT, sigma * clip, 1.0)
+    return ops.where(usable, ops.minimum(limit, 1.0) * scale, largest)
 
 
-def restored(codes: Array, steps: Array, spec: Spec, bucket: int, levels: int, ops: ArrayOps) -> Array:
-    """Return (code - levels) step, with one step a bucket, in the gradient's shape and element type."""
-    numbers = in_buckets(ops.cast(codes, ops.dtype(steps)) - float(levels), bucket, ops)
-    values = ops.flatten(numbers * ops.reshape(steps, (-1, 1)))[: spec.size]
-    return ops.cast(ops.reshape(values, spec.shape), spec.dtype)
+def packed_codes(packed: Array, width: int, ops: ArrayOps) -> Cut:
+    """Return what unpacks numbers start .. stop - 1 of those that `ops.pack` put into `packed`; 8 divides start."""
+    return lambda start, stop: ops.unpack(packed[start // 8 * width : -(-stop // 8) * width], width, stop - start)
+
+
+def restorer(codes: Cut, steps: Array, dtype: str, bucket: int, levels: int, ops: ArrayOps) -> Cut:
+    """Return what makes (code - levels) step of codes start .. stop - 1, with one step a bucket; start begins one."""
+
+    def cut(start: int, stop: int) -> Array:
+        numbers = in_buckets(ops.add_(ops.cast(codes(start, stop), ops.dtype(steps)), -float(levels)), bucket, ops)
+        own = steps[start // bucket : -(-stop // bucket)] if bucket else steps
+        return ops.cast(ops.flatten(ops.scale_(numbers, ops.reshape(own, (-1, 1))))[: stop - start], dtype)
+
+    return cut

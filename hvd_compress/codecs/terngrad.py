@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..contract import Array, Codec, Key, Spec, check_finite, wide_dtype
+from ..contract import Array, Key, Spec, check_finite, wide_dtype
 from ..errors import ConfigurationError
-from ..ops import ArrayOps
-from .rounding import clipped, in_buckets, normalised, packed_size, restored
+from ..ops import ArrayOps, Cut
+from .piecewise import Piecewise
+from .rounding import clipping_bound, level_codes, normalised, packed_codes, packed_size, restorer
 
 _WIDTH = 2
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class TernGrad(Codec):
+class TernGrad(Piecewise):
     """C(x)_i = m sign(g_i) b_i, b_i = 1 with probability |g_i| / m, else 0; m = max|g|, g = x clipped at c sigma.
 
     sigma is the standard deviation of x around its mean, and clipping makes the update smaller where there are
@@ -55,20 +57,25 @@ class TernGrad(Codec):
         size, dtype = ops.shape(flat)[0], ops.dtype(flat)
         if size == 0:
             return ops.zeros((0,), "uint8"), ops.zeros((0,), dtype)
-        row = in_buckets(clipped(flat, self.clip, ops), 0, ops)
-        largest = ops.row_maxima(row)
-        shares, usable = normalised(row, largest, ops)
-        shares = ops.flatten(shares)
-        kept = ops.uniform((size,), dtype, key) < ops.abs(shares)
-        # 0 for -m, 1 for 0, 2 for m.
-        codes = 1 + ops.cast(kept & (shares > 0.0), "uint8") - ops.cast(kept & (shares < 0.0), "uint8")
-        return ops.pack(codes, _WIDTH), ops.flatten(ops.where(usable, largest, largest * 0.0))
+        bound = ops.reshape(clipping_bound(flat, self.clip, ops), (1, 1))
+        thresholds = ops.thresholds(dtype, key)
 
-    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        return restored(ops.unpack(parts[0], _WIDTH, spec.size), parts[1], spec, 0, 1, ops)
+        def part(start: int, stop: int) -> Sequence[Array]:
+            # What is beyond the bound has a level beyond 1, and is cut to 1 there.
+            shares, _ = normalised(ops.reshape(flat[start:stop], (1, -1)), bound, ops)
+            codes = level_codes(ops.flatten(shares), thresholds(start, stop), 1, ops)
+            return (ops.pack(ops.cast(codes, "uint8"), _WIDTH),)
 
-    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        return ops.add_(total, self.decode(parts, spec.wide, ops))
+        packed = ops.by_pieces(part, size, self.unit, [(packed_size(size, _WIDTH), "uint8")])[0]
+        # Zero times a bound that is not finite is NaN.
+        return packed, ops.flatten(ops.where(bound < math.inf, bound, bound * 0.0))
+
+    @property
+    def unit(self) -> int:
+        return 8
+
+    def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
+        return restorer(packed_codes(parts[0], _WIDTH, ops), parts[1], spec.dtype, 0, 1, ops)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((packed_size(spec.size, _WIDTH), "uint8"), (min(spec.size, 1), spec.wide.dtype))

@@ -69,6 +69,15 @@ class Codec(Settings, ABC):
         """Return total + decode(parts); `total` is donated. Sparse codecs touch only what they carry."""
         return ops.add_(total, ops.cast(self.decode(parts, spec, ops), ops.dtype(total)))
 
+    def decode_to_(self, out: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        """Return decode(parts) in the shape of `out`, an array of `spec`'s size and type that is donated."""
+        return ops.reshape(self.decode(parts, spec, ops), ops.shape(out))
+
+    def subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        """Return array - decode(parts); `array`, of `spec`'s size, is donated."""
+        decoded = ops.reshape(self.decode(parts, spec, ops), ops.shape(array))
+        return ops.add_(array, ops.cast(decoded, ops.dtype(array)), -1.0)
+
     def positions(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array | None:
         """Return the flat positions whose elements the parts carry; None where that is all of them."""
         del parts, spec, ops

@@ -9,11 +9,11 @@ from typing import final
 from ..codecs.rounding import (
     bucket_count,
     check_levels,
-    clipped,
+    clipping_bound,
     in_buckets,
+    level_codes,
     normalised,
-    restored,
-    signed_level_codes,
+    restorer,
 )
 from ..contract import (
     Array,
@@ -37,7 +37,7 @@ from ..ops import ArrayOps
 @final
 @dataclass(frozen=True, repr=False)
 class SharedScale(Operator):
-    """Agree on m = max over workers of max|g_i| per bucket; mean = m/(s W) sum_i sign(g_i) floor(s |g_i| / m + u_i).
+    """Agree on m = max over workers of max|g_i| per bucket; mean = m/(s W) sum_i floor(s g_i / m + u_i).
 
     QSGD with the max norm, or TernGrad (levels=1, bucket=0, clip=2.5), that a plain allreduce carries: two rounds, Max
     of one number a bucket and Sum of int32. A worker's number, s + level with sign, takes a field of b =
@@ -68,27 +68,35 @@ class SharedScale(Operator):
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, world, levels = context.ops, context.spec, context.world_size, self.levels
         flat = ops.cast(ops.flatten(grad), spec.wide.dtype)
-        rows = in_buckets(clipped(flat, self.clip, ops), self.bucket, ops)
+        rows = in_buckets(self._clipped(flat, ops), self.bucket, ops)
         largest = ops.row_maxima(rows)
         # A maximum may pass over a NaN; it does not pass over an infinity.
         largest = ops.flatten(ops.where(largest < math.inf, largest, math.inf))
         (scale,) = yield [Max(largest, donate=True)]
-        uniforms = ops.uniform((spec.size,), spec.wide.dtype, (context.name, context.step, context.rank))
+        thresholds = ops.thresholds(spec.wide.dtype, (context.name, context.step, context.rank))(0, spec.size)
         shares, _ = normalised(rows, ops.reshape(scale, (-1, 1)), ops)
-        codes = signed_level_codes(shares, in_buckets(uniforms, self.bucket, ops), levels, ops)
+        codes = level_codes(ops.scale_(shares, float(levels)), in_buckets(thresholds, self.bucket, ops), levels, ops)
         codes = ops.cast(ops.flatten(codes)[: spec.size], "int32")
         steps = scale / levels
 
         def rest() -> Array | None:
             if not context.feedback:
                 return None
-            own = restored(codes, steps, spec.wide, self.bucket, levels, ops)
-            return ops.add_(ops.reshape(flat, spec.shape), own, -1.0)
+            own = restorer(lambda start, stop: codes[start:stop], steps, spec.wide.dtype, self.bucket, levels, ops)
+            return ops.add_by_pieces_(ops.reshape(flat, spec.shape), own, max(1, self.bucket), -1.0)
 
         total, unsent = yield [Sum(packed_fields(codes, levels, world, ops), donate=True), Meanwhile(rest)]
         sums = unpacked_fields(total, levels, world, spec.size, ops)
-        mean = restored(sums, steps / world, spec, self.bucket, levels * world, ops)
-        return Exchanged(mean, unsent, state)
+        decoder = restorer(lambda a, b: sums[a:b], steps / world, spec.dtype, self.bucket, levels * world, ops)
+        output = (spec.size, spec.dtype)
+        (mean,) = ops.by_pieces(lambda a, b: (decoder(a, b),), spec.size, max(1, self.bucket), [output])
+        return Exchanged(ops.reshape(mean, spec.shape), unsent, state)
+
+    def _clipped(self, flat: Array, ops: ArrayOps) -> Array:
+        if not self.clip or ops.shape(flat)[0] < 2:
+            return flat
+        bound = clipping_bound(flat, self.clip, ops)
+        return ops.maximum(ops.minimum(flat, bound), -bound)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         words = -(-spec.size // fields(self.levels, world_size)[1])

@@ -6,16 +6,20 @@ what is returned. No operation waits for a device, but for `to_numpy`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
 
-from .random import random_generator
+from .random import ShortStream, random_generator
 
 Array = Any
-Draw = Callable[[np.random.Generator], np.ndarray[Any, Any]]
+# From a key, made of numbers and names, to what is drawn from its random stream.
+Draw = Callable[[Sequence[Any]], np.ndarray[Any, Any]]
+# From (start, stop) to these elements of something.
+Cut = Callable[[int, int], Array]
 # From (start, stop) to what is made of these elements: one 1-D array or more.
 Part = Callable[[int, int], Sequence[Array]]
 
@@ -62,8 +66,8 @@ class ArrayOps(ABC):
         A key is made of numbers, names and 0-D integer arrays.
         """
 
-        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
-            return generator.standard_normal(tuple(shape), dtype=np.float64)
+        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
+            return random_generator(key).standard_normal(tuple(shape), dtype=np.float64)
 
         return self.cast(self.drawn(draw, shape, "float64", key), dtype)
 
@@ -74,8 +78,8 @@ class ArrayOps(ABC):
         They have 24 random bits, so that every element type from float32 up holds them exactly.
         """
 
-        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
-            return generator.random(tuple(shape), dtype=np.float32)
+        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
+            return random_generator(key).random(tuple(shape), dtype=np.float32)
 
         return self.cast(self.drawn(draw, shape, "float32", key), dtype)
 
@@ -83,8 +87,9 @@ class ArrayOps(ABC):
     def signs(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
         """Return independent +1 and -1; the same for the same key on every rank, library and device."""
 
-        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
-            return (2 * generator.integers(0, 2, tuple(shape), dtype=np.int8) - 1).astype(np.dtype(dtype))
+        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
+            coins = random_generator(key).integers(0, 2, tuple(shape), dtype=np.int8)
+            return (2 * coins - 1).astype(np.dtype(dtype))
 
         return self.drawn(draw, shape, dtype, key)
 
@@ -92,15 +97,39 @@ class ArrayOps(ABC):
     def sample(self, size: int, count: int, key: Sequence[Any]) -> Array:
         """Return `count` different positions of 0 .. size - 1, ascending, as int64; the same for the same key."""
 
-        def draw(generator: np.random.Generator) -> np.ndarray[Any, Any]:
-            return np.sort(generator.choice(size, count, replace=False, shuffle=False)).astype(np.int64)
+        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
+            chosen = random_generator(key).choice(size, count, replace=False, shuffle=False)
+            return np.sort(chosen).astype(np.int64)
 
         return self.drawn(draw, (count,), "int64", key)
 
     def drawn(self, draw: Draw, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
         """Return what `draw` takes from the random stream of a key: an array of this shape and element type."""
         del shape, dtype
-        return self.from_numpy(draw(random_generator(key)))
+        return self.from_numpy(draw(key))
+
+    @final
+    def thresholds(self, dtype: str, key: Sequence[Any]) -> Cut:
+        """Return a function that cuts thresholds for rounding at random from an endless row of them.
+
+        They are independent, each of (2 k + 1) / 2^17 for k = 0 .. 2^16 - 1 as likely, so that floor(x + u) has the
+        mean x to within 2^-17; and is x, for every whole x up to 127, also in float32. Threshold i is the same for the
+        same key on every rank, library and device; cuts best follow one another.
+        """
+        numbers = self.short_stream(key)
+
+        def cut(start: int, stop: int) -> Array:
+            return self.add_(self.scale_(self.cast(numbers(start, stop), dtype), 2.0**-16), 0.5 + 2.0**-17)
+
+        return cut
+
+    def short_stream(self, key: Sequence[Any]) -> Cut:
+        """Return `ShortStream(key)` on this device."""
+
+        def cut(start: int, stop: int) -> Array:
+            return self.drawn(lambda full: ShortStream(full)(start, stop), (stop - start,), "int16", key)
+
+        return cut
 
     @abstractmethod
     def arange(self, size: int, dtype: str = "int64") -> Array:
@@ -157,6 +186,29 @@ class ArrayOps(ABC):
         """
         del unit, outputs
         return list(part(0, size))
+
+    def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
+        """Return x with other numbers, that `cut` makes of 0 .. n - 1; on a processor piece after piece, in place.
+
+        Args:
+            x: of n elements, in any shape.
+            cut: returns 1-D arrays.
+            unit: every piece but the last is a multiple of so many elements long, >= 1.
+        """
+        del unit
+        return self.cast(self.reshape(cut(0, math.prod(self.shape(x))), self.shape(x)), self.dtype(x))
+
+    def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
+        """Return x + scale * what `cut` makes of 0 .. n - 1; arguments and memory as in `put_by_pieces_`."""
+        return self.add_(x, ArrayOps.put_by_pieces_(self, x, cut, unit), scale)
+
+    def change_parts_(self, x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
+        """Return 1-D x with `change(i, part)` for part i of consecutive ones of these sizes; parts are donated."""
+        return self.concat([change(i, part) for i, part in enumerate(self.split(x, sizes))])
+
+    @abstractmethod
+    def nonnegative(self, x: Array) -> Array:
+        """Return 1 where x >= 0, else 0, as uint8."""
 
     @abstractmethod
     def as_bytes(self, x: Array) -> Array:
@@ -277,11 +329,19 @@ class ArrayOps(ABC):
 
     @abstractmethod
     def add_(self, x: Array, y: Array, scale: float = 1.0) -> Array:
-        """Return x + scale * y."""
+        """Return x + scale * y; y is an array, or a number."""
 
     @abstractmethod
     def scale_(self, x: Array, factor: Any) -> Array:
-        """Return factor * x; the factor is a number or a 0-D array."""
+        """Return factor * x; the factor is a number, or an array that broadcasts to the shape of x."""
+
+    @abstractmethod
+    def squared_(self, x: Array) -> Array:
+        """Return x * x."""
+
+    @abstractmethod
+    def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
+        """Return floor(x + thresholds), cut to -limit .. limit; NaN where x is."""
 
     @abstractmethod
     def finite_or_zero_(self, x: Array) -> Array:
@@ -302,8 +362,16 @@ class ArrayOps(ABC):
         """Return x - a^T b for x (n, m), a (r, n), b (r, m)."""
 
     @abstractmethod
+    def keep_rows_(self, x: Array, kept: Array) -> Array:
+        """Return 2-D x with zeros in every row where the column `kept`, (r, 1), does not hold."""
+
+    @abstractmethod
     def row_maxima(self, x: Array) -> Array:
         """Return the largest absolute value of each row, as a column: (r, m) -> (r, 1)."""
+
+    @abstractmethod
+    def row_norms(self, x: Array) -> Array:
+        """Return the Euclidean norm of each row, as a column: (r, m) -> (r, 1)."""
 
     @abstractmethod
     def orthonormal_rows(self, x: Array) -> Array:
@@ -327,6 +395,24 @@ def pieces_of(size: int, unit: int) -> Iterator[tuple[int, int]]:
     length = max(1, PIECE // unit) * unit
     for start in range(0, size, length):
         yield start, min(start + length, size)
+
+
+def put_in_place(x: Array, cut: Cut, unit: int) -> None:
+    """Do `put_by_pieces_` to 1-D x."""
+    for start, stop in pieces_of(x.shape[0], unit):
+        x[start:stop] = cut(start, stop)
+
+
+def change_in_place(x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
+    """Do `change_parts_` to 1-D x; only what was made elsewhere is copied."""
+    start = 0
+    for i, size in enumerate(sizes):
+        part = x[start : start + size]
+        made = change(i, part)
+        if made is not part:
+            part[:] = made
+        start += size
+    return x
 
 
 def fill_by_pieces(part: Part, size: int, unit: int, outputs: Sequence[Array]) -> list[Array]:

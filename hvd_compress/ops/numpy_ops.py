@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import PIECE, Array, ArrayOps, Part, fill_by_pieces
+from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
+from .bit_fields import gathered, spread
+from .random import ShortStream
 
 
 def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -67,6 +69,26 @@ class NumPyOps(ArrayOps):
             return list(part(0, size))
         return fill_by_pieces(part, size, unit, [np.empty(n, dtype) for n, dtype in outputs])
 
+    def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
+        if not x.flags.c_contiguous:
+            return super().put_by_pieces_(x, cut, unit)
+        put_in_place(x.reshape(-1), cut, unit)
+        return x
+
+    def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
+        if not x.flags.c_contiguous:
+            return super().add_by_pieces_(x, cut, unit, scale)
+        flat = x.reshape(-1)
+        for start, stop in pieces_of(flat.shape[0], unit):
+            self.add_(flat[start:stop], self.cast(cut(start, stop), self.dtype(x)), scale)
+        return x
+
+    def change_parts_(self, x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
+        return change_in_place(x, sizes, change)
+
+    def short_stream(self, key: Sequence[Any]) -> Cut:
+        return ShortStream(key)
+
     def as_bytes(self, x: Array) -> Array:
         return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
 
@@ -84,22 +106,26 @@ class NumPyOps(ArrayOps):
     def bitcast(self, x: Array, dtype: str) -> Array:
         return np.ascontiguousarray(x).view(np.dtype(dtype))
 
+    def nonnegative(self, x: Array) -> Array:
+        return np.asarray(x >= 0).view(np.uint8)
+
     def pack(self, x: Array, width: int) -> Array:
-        count = x.shape[0]
-        groups = np.zeros((-(-count // 8), 8), np.uint64)
-        groups.reshape(-1)[:count] = x
-        words = np.zeros(groups.shape[0], "<u8")
-        for i in range(8):
-            words |= groups[:, i] << np.uint64(i * width)
-        return np.ascontiguousarray(words.view(np.uint8).reshape(-1, 8)[:, :width]).reshape(-1)
+        if width == 8:
+            return np.array(self.padded(x, -(-x.shape[0] // 8) * 8))
+        if width == 1:
+            return np.packbits(x, bitorder="little")
+        words = self.padded(x, -(-x.shape[0] // 8) * 8).view("<i8")
+        together = gathered(words, width, 64).view(np.uint8).reshape(-1, 8)
+        return np.ascontiguousarray(together[:, :width]).reshape(-1)
 
     def unpack(self, x: Array, width: int, count: int) -> Array:
+        if width == 8:
+            return np.array(x[:count])
+        if width == 1:
+            return np.unpackbits(x, count=count, bitorder="little")
         wide = np.zeros((x.shape[0] // width, 8), np.uint8)
         wide[:, :width] = x.reshape(-1, width)
-        words = wide.view("<u8").reshape(-1)
-        mask = np.uint64((1 << width) - 1)
-        numbers = [(words >> np.uint64(i * width)) & mask for i in range(8)]
-        return np.stack(numbers, axis=1).astype(np.uint8).reshape(-1)[:count]
+        return spread(wide.view("<i8").reshape(-1), width, 64).view(np.uint8)[:count]
 
     def top_k(self, x: Array, k: int) -> Array:
         if k >= x.shape[0]:
@@ -171,7 +197,17 @@ class NumPyOps(ArrayOps):
         return x
 
     def scale_(self, x: Array, factor: Any) -> Array:
-        return np.asarray(x * np.asarray(factor, x.dtype), x.dtype)
+        if x.ndim == 0:
+            return np.asarray(x * np.asarray(factor, x.dtype), x.dtype)
+        x *= np.asarray(factor, x.dtype)
+        return x
+
+    def squared_(self, x: Array) -> Array:
+        return np.multiply(x, x, out=x)
+
+    def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
+        x += thresholds
+        return np.clip(np.floor(x, out=x), -limit, limit, out=x)
 
     def finite_or_zero_(self, x: Array) -> Array:
         # 0-D arrays go through NumPy's functions as arrays and come out as scalars.
@@ -189,8 +225,15 @@ class NumPyOps(ArrayOps):
         x -= np.matmul(a.T, b)
         return x
 
+    def keep_rows_(self, x: Array, kept: Array) -> Array:
+        x[~kept[:, 0]] = 0.0
+        return x
+
     def row_maxima(self, x: Array) -> Array:
         return np.max(np.abs(x), axis=1, keepdims=True)
+
+    def row_norms(self, x: Array) -> Array:
+        return np.sqrt(np.einsum("ij,ij->i", x, x)[:, None])
 
     def orthonormal_rows(self, x: Array) -> Array:
         return np.ascontiguousarray(np.linalg.qr(x.swapaxes(-1, -2))[0].swapaxes(-1, -2))

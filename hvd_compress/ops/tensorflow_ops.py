@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import CorruptPayloadError
 from .base import Array, ArrayOps, Draw
-from .random import random_generator
 
 
 class TensorFlowOps(ArrayOps):
@@ -50,13 +49,13 @@ class TensorFlowOps(ArrayOps):
         tf = self._tf
         places = [i for i, part in enumerate(key) if tf.is_tensor(part)]
         if not places:
-            return self.from_numpy(draw(random_generator(key)))
+            return self.from_numpy(draw(key))
 
         def at_run_time(*numbers: Any) -> np.ndarray[Any, Any]:
             full = list(key)
             for place, number in zip(places, numbers, strict=True):
                 full[place] = int(number)
-            return draw(random_generator(full))
+            return draw(full)
 
         result = tf.numpy_function(at_run_time, [key[i] for i in places], tf.as_dtype(dtype))
         return tf.ensure_shape(result, tuple(shape))
@@ -105,6 +104,9 @@ class TensorFlowOps(ArrayOps):
 
     def bitcast(self, x: Array, dtype: str) -> Array:
         return self._tf.bitcast(x, dtype)
+
+    def nonnegative(self, x: Array) -> Array:
+        return self._tf.cast(x >= 0, "uint8")
 
     def pack(self, x: Array, width: int) -> Array:
         tf = self._tf
@@ -216,6 +218,12 @@ class TensorFlowOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x * self._like(factor, x)
 
+    def squared_(self, x: Array) -> Array:
+        return self._tf.square(x)
+
+    def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
+        return self._tf.clip_by_value(self._tf.floor(x + thresholds), -limit, limit)
+
     def finite_or_zero_(self, x: Array) -> Array:
         return self._tf.where(self._tf.math.is_finite(x), x, self._tf.zeros_like(x))
 
@@ -233,8 +241,14 @@ class TensorFlowOps(ArrayOps):
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         return x - self._tf.matmul(a, b, transpose_a=True)
 
+    def keep_rows_(self, x: Array, kept: Array) -> Array:
+        return self._tf.where(kept, x, self._tf.zeros_like(x))
+
     def row_maxima(self, x: Array) -> Array:
         return self._tf.reduce_max(self._tf.abs(x), axis=1, keepdims=True)
+
+    def row_norms(self, x: Array) -> Array:
+        return self._tf.sqrt(self._tf.reduce_sum(x * x, axis=1, keepdims=True))
 
     def orthonormal_rows(self, x: Array) -> Array:
         tf = self._tf

@@ -1,6 +1,6 @@
 """Quantisers: what every worker's x becomes on the wire, and how small integers are packed into bytes.
 
-Every shape is taken flat, in C order, and comes back in its own shape. Uniform numbers lie in [0, 1).
+Every shape is taken flat, in C order, and comes back in its own shape. Uniform numbers lie in (0, 1).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def qsgd(x: np.ndarray, levels: int, bucket: int, uniforms: np.ndarray, norm: st
         x: what is quantised.
         levels: steps between 0 and the norm.
         bucket: elements that share a norm; the last bucket may have fewer.
-        uniforms: one number u an element; the level is floor(s |v| / norm + u).
+        uniforms: one number u an element; the level is floor(s v / norm + u).
         norm: "l2" or "max".
     """
     v, u = _flat(x), _flat(uniforms)
@@ -41,7 +41,7 @@ def shared_scale(
         xs: by worker.
         levels: steps between 0 and the scale.
         bucket: elements that share a scale; the last bucket may have fewer.
-        uniforms: by worker, one number u an element; the level is floor(s |v| / scale + u).
+        uniforms: by worker, one number u an element; the level is floor(s v / scale + u).
     """
     vs, us = [_flat(x) for x in xs], [_flat(u) for u in uniforms]
     mean = np.zeros(vs[0].size)
@@ -59,7 +59,9 @@ def shared_scale(
 
 
 def terngrad(x: np.ndarray, uniforms: np.ndarray, clip: float = 2.5) -> np.ndarray:
-    """Return s * sign(g) where u < |g| / s and 0 elsewhere, s = max|g| of the clipped x (Wen et al. 2017, eq. 5).
+    """Return s sign(g) with probability |g| / s and 0 elsewhere, s = max|g| of the clipped x (Wen et al. 2017, eq. 5).
+
+    A positive g is kept where 1 - u <= |g| / s, a negative one where u < |g| / s: that is s floor(g / s + u).
 
     Args:
         x: what is quantised.
@@ -76,7 +78,8 @@ def terngrad(x: np.ndarray, uniforms: np.ndarray, clip: float = 2.5) -> np.ndarr
     scale = np.max(np.abs(g))
     if scale == 0:
         return np.zeros(np.shape(x))
-    keep = _flat(uniforms) < np.abs(g) / scale
+    u = _flat(uniforms)
+    keep = np.where(g > 0, 1.0 - u <= np.abs(g) / scale, u < np.abs(g) / scale)
     return np.where(keep, scale * np.sign(g), 0.0).reshape(np.shape(x))
 
 
@@ -147,9 +150,8 @@ def unpack(packed: bytes, width: int, count: int) -> list[int]:
 
 
 def _signed_levels(v: np.ndarray, scale: float, levels: int, uniforms: np.ndarray) -> np.ndarray:
-    """Return sign(v) floor(s |v| / scale + u); no rounding error takes it beyond s."""
-    level = np.minimum(np.floor(levels * (np.abs(v) / scale) + uniforms), levels)
-    return np.asarray(np.sign(v) * level)
+    """Return floor(s v / scale + u); no rounding error takes it beyond s."""
+    return np.asarray(np.clip(np.floor(levels * (v / scale) + uniforms), -levels, levels))
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
