@@ -112,6 +112,27 @@ CASES = [
     Case("scale a scalar", lambda o, x: o.scale_(o.copy(x), 1.0 / 3), [np.float64(0.7)]),
     Case("scale by an array", lambda o, x, f: o.scale_(o.copy(x), f), [NUMBERS, np.float64(0.5)]),
     Case("finite or zero", lambda o, x: o.finite_or_zero_(o.copy(x)), [WITH_NAN]),
+    Case("square", lambda o, x: o.squared_(o.copy(x)), [NUMBERS]),
+    Case("zero", lambda o, x: o.zeroed_(o.copy(x)), [WITH_NAN]),
+    Case("scale and shift", lambda o, x: o.scale_and_shift_(o.copy(x), 2.0**-3, 0.5), [np.arange(9.0)]),
+    Case("scale rows", lambda o, x: o.scale_(o.copy(x), o.row_maxima(x)), [TABLE]),
+    Case("round", lambda o, x: o.rounded_(o.copy(x), o.abs(x) + 0.25, 1.0), [NUMBERS]),
+    Case(
+        "keep rows",
+        lambda o, x: o.keep_rows_(o.copy(x), o.row_maxima(x) < 3.0),
+        [np.float32([[1, 2], [np.inf, 0], [0, np.nan]])],
+    ),
+    Case("keep all rows", lambda o, x: o.keep_rows_(o.copy(x), o.row_maxima(x) < 99.0), [TABLE]),
+    Case("row norms", lambda o, x: o.row_norms(x), [TABLE], 1e-6),
+    Case("nonnegative", lambda o, x: o.nonnegative(x), [ODD]),
+    Case("nonnegative in half precision", lambda o, x: o.nonnegative(o.cast(x, "float16")), [ODD]),
+    Case("thresholds", lambda o, x: o.thresholds("float32", ("w", 3))(0, 11), [NOTHING]),
+    Case("thresholds from the middle", lambda o, x: o.thresholds("float64", ("w", 3))(6, 21), [NOTHING]),
+    Case(
+        "put by pieces", lambda o, x: o.put_by_pieces_(o.copy(x), lambda a, b: o.arange(b - a, "float32"), 2), [TABLE]
+    ),
+    Case("add by pieces", lambda o, x: o.add_by_pieces_(o.copy(x), lambda a, b: o.flatten(x)[a:b], 2, -0.5), [TABLE]),
+    Case("change parts", lambda o, x: o.change_parts_(o.copy(x), [4, 0, 20], lambda i, p: p * (i + 1.0)), [NUMBERS]),
     Case("where", lambda o, x: o.where(x > 0.0, x, -x), [NUMBERS]),
     Case("where with a number", lambda o, x: o.where(x > 0.0, x, 0.1), [NUMBERS.astype(float)]),
     Case("where with numbers", lambda o, x: o.cast(o.where(x > 0.0, 3.0, 4.0), "float32"), [NUMBERS]),
@@ -163,13 +184,15 @@ def check(found: Any, expected: Any, tolerance: float) -> None:
         np.testing.assert_allclose(wide(found), wide(expected), rtol=0.0, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("kind", ["normal", "uniform", "signs", "sample"])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "signs", "sample", "thresholds"])
 def test_draws_are_numpys_also_by_a_step_that_a_graph_knows(kind: str) -> None:
     """The key has the step in it: a number eagerly, a tensor in a graph that is built once."""
     numpy, tensors = ops_of(np.zeros(1)), ops_of(tf.zeros(1))
     more = (20, 7) if kind == "sample" else ((3, 5), "float32")
 
     def draw(ops: ArrayOps, step: Any) -> Any:
+        if kind == "thresholds":
+            return ops.thresholds("float32", (4, "w", step, 1))(3, 18)
         return getattr(ops, kind)(*more, (4, "w", step, 1))
 
     drawn = tf.function(lambda step: draw(tensors, step), autograph=False)

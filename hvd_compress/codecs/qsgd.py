@@ -72,7 +72,7 @@ class QSGD(Piecewise):
             rows = in_buckets(ops.cast(flat[start:stop], dtype), self.bucket, ops)
             own = in_buckets(thresholds(start, stop), self.bucket, ops)
             codes, norms = self._encoded_rows(rows, own, ops)
-            packed = ops.pack(ops.cast(ops.flatten(codes)[: stop - start], "uint8"), code_width(self.levels))
+            packed = ops.pack(ops.flatten(codes)[: stop - start], code_width(self.levels))
             return packed, ops.flatten(norms)
 
         payload = [(packed_size(size, code_width(self.levels)), "uint8"), (bucket_count(size, self.bucket), dtype)]

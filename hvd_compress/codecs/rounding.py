@@ -52,9 +52,10 @@ def normalised(rows: Array, largest: Array, ops: ArrayOps) -> tuple[Array, Array
     return ops.keep_rows_(rows / ops.where(usable, largest, 1.0), usable), usable
 
 
-def level_codes(shares: Array, thresholds: Array, levels: int, ops: ArrayOps) -> Array:
-    """Return levels + floor(x + u), cut to 0 .. 2 levels, for x = `shares`, in levels and donated, u = `thresholds`."""
-    return ops.add_(ops.rounded_(shares, thresholds, float(levels)), float(levels))
+def level_codes(x: Array, thresholds: Array, levels: int, ops: ArrayOps) -> Array:
+    """Return levels + floor(x + u), cut to 0 .. 2 levels, as uint8, for x in levels, donated, and u = `thresholds`."""
+    signed = ops.cast(ops.rounded_(x, thresholds, float(levels)), "int8")
+    return ops.add_(ops.bitcast(signed, "uint8"), levels)
 
 
 def code_width(levels: int) -> int:

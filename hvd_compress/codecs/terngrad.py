@@ -64,7 +64,7 @@ class TernGrad(Piecewise):
             # What is beyond the bound has a level beyond 1, and is cut to 1 there.
             shares, _ = normalised(ops.reshape(flat[start:stop], (1, -1)), bound, ops)
             codes = level_codes(ops.flatten(shares), thresholds(start, stop), 1, ops)
-            return (ops.pack(ops.cast(codes, "uint8"), _WIDTH),)
+            return (ops.pack(codes, _WIDTH),)
 
         packed = ops.by_pieces(part, size, self.unit, [(packed_size(size, _WIDTH), "uint8")])[0]
         # Zero times a bound that is not finite is NaN.

@@ -56,10 +56,11 @@ class AllGather(Operator):
         def rest() -> Array | None:
             if not context.feedback or codec.lossless(spec):
                 return None
-            return ops.add_(grad, ops.reshape(codec.decode(parts, spec, ops), spec.shape), -1.0)
+            return codec.subtract_(grad, parts, spec, ops)
 
         *gathered, unsent = yield [*(request.AllGather(part) for part in parts), Meanwhile(rest)]
-        total = ops.zeros(spec.shape, spec.wide.dtype)
+        reuse = context.spare is not None and spec.dtype == spec.wide.dtype
+        total = ops.zeroed_(context.spare) if reuse else ops.zeros(spec.shape, spec.wide.dtype)
         for rank in range(context.world_size):
             total = codec.accumulate_(total, tuple(part[rank] for part in gathered), spec, ops)
         mean = ops.cast(ops.scale_(total, 1.0 / context.world_size), spec.dtype)

@@ -71,23 +71,33 @@ class TwoWay(Operator):
         ops, spec, world = context.ops, context.spec, context.world_size
         shards = shards_of(spec, world)
         key = (context.name, context.step, context.rank)
-        pieces = ops.split(ops.flatten(grad), [shard.size for shard in shards])
+        sizes = [shard.size for shard in shards]
+        pieces = ops.split(ops.flatten(grad), sizes)
         encoded = [self._encode(piece, shards[0], ops, (*key, i)) for i, piece in enumerate(pieces)]
         parts = [ops.stack([row[j] for row in encoded]) for j in range(len(encoded[0]))]
 
         def rest() -> Array | None:
             if not context.feedback or self.codec.lossless(shards[0]):
                 return None
-            own = [self._decode(row, shard, ops) for row, shard in zip(encoded, shards, strict=True)]
-            return ops.add_(grad, ops.reshape(ops.concat(own), spec.shape), -1.0)
+
+            def lost(i: int, piece: Array) -> Array:
+                own = self._own_parts(encoded[i], shards[i])
+                return self.codec.subtract_(piece, own, shards[i], ops) if shards[i].size else piece
+
+            return ops.reshape(ops.change_parts_(ops.flatten(grad), sizes, lost), spec.shape)
 
         *received, unsent = yield [*(AllToAll(part) for part in parts), Meanwhile(rest)]
         average = self._average(received, shards[context.rank], world, ops)
         served, state = self._serve(average, state, context, shards, (*key, "server"))
         gathered = yield [AllGather(part) for part in served]
-        rows = [tuple(part[i] for part in gathered) for i in range(world)]
-        whole = ops.concat([self._decode(row, shard, ops) for row, shard in zip(rows, shards, strict=True)])
-        return Exchanged(ops.reshape(whole, spec.shape), unsent, state)
+
+        def decoded(i: int, piece: Array) -> Array:
+            row = self._own_parts(tuple(part[i] for part in gathered), shards[i])
+            return self.codec.decode_to_(piece, row, shards[i], ops) if shards[i].size else piece
+
+        out = ops.zeros(spec.shape, spec.dtype) if context.spare is None else context.spare
+        mean = ops.change_parts_(ops.flatten(out), sizes, decoded)
+        return Exchanged(ops.reshape(mean, spec.shape), unsent, state)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         payload = self.codec.payload(shards_of(spec, world_size)[0])
@@ -107,11 +117,6 @@ class TwoWay(Operator):
             ops.cast(ops.padded(ops.flatten(part), count), dtype)
             for part, (count, dtype) in zip(parts, declared, strict=True)
         )
-
-    def _decode(self, parts: tuple[Array, ...], shard: Spec, ops: ArrayOps) -> Array:
-        if shard.size == 0:
-            return ops.zeros(shard.shape, shard.dtype)
-        return ops.flatten(self.codec.decode(self._own_parts(parts, shard), shard, ops))
 
     def _own_parts(self, parts: tuple[Array, ...], shard: Spec) -> tuple[Array, ...]:
         """Return the parts without what `_encode` filled up."""
@@ -134,14 +139,15 @@ class TwoWay(Operator):
         ops, shard = context.ops, shards[context.rank]
         remembers = self.server_feedback and context.memory_scale is not None
         if remembers:
-            average = ops.add_(average, state["server"][: shard.size] * context.memory_scale)
+            average = ops.add_(average, ops.scale_(state["server"][: shard.size], context.memory_scale))
         served = self._encode(ops.cast(average, shard.dtype), shards[0], ops, key)
         if not remembers:
             return served, state
-        # What is served may still share memory with the average, where the codec is lossless.
-        decoded = ops.cast(self._decode(served, shard, ops), ops.dtype(average))
-        lost = ops.finite_or_zero_(ops.add_(ops.copy(average), decoded, -1.0))
-        return served, {"server": ops.padded(lost, shards[0].size)}
+        # What is served may share memory with the average, where the codec is lossless.
+        lost = ops.copy(average) if self.codec.lossless(shard) else average
+        if shard.size:
+            lost = self.codec.subtract_(lost, self._own_parts(served, shard), shard, ops)
+        return served, {"server": ops.padded(ops.finite_or_zero_(lost), shards[0].size)}
 
 
 def shards_of(spec: Spec, world_size: int) -> list[Spec]:

@@ -25,7 +25,7 @@ Part = Callable[[int, int], Sequence[Array]]
 
 # Elements that a processor works on at once: few enough that they stay in its cache from one operation to the next, and
 # that memory for what lies between is used again instead of being asked of the system.
-PIECE = 2**16
+PIECE = 2**18
 
 
 class ArrayOps(ABC):
@@ -119,7 +119,7 @@ class ArrayOps(ABC):
         numbers = self.short_stream(key)
 
         def cut(start: int, stop: int) -> Array:
-            return self.add_(self.scale_(self.cast(numbers(start, stop), dtype), 2.0**-16), 0.5 + 2.0**-17)
+            return self.scale_and_shift_(self.cast(numbers(start, stop), dtype), 2.0**-16, 0.5 + 2.0**-17)
 
         return cut
 
@@ -336,12 +336,20 @@ class ArrayOps(ABC):
         """Return factor * x; the factor is a number, or an array that broadcasts to the shape of x."""
 
     @abstractmethod
+    def zeroed_(self, x: Array) -> Array:
+        """Return zeros in x's shape and element type."""
+
+    @abstractmethod
     def squared_(self, x: Array) -> Array:
         """Return x * x."""
 
     @abstractmethod
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
         """Return floor(x + thresholds), cut to -limit .. limit; NaN where x is."""
+
+    @abstractmethod
+    def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
+        """Return scale * x + shift."""
 
     @abstractmethod
     def finite_or_zero_(self, x: Array) -> Array:

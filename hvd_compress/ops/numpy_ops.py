@@ -202,12 +202,19 @@ class NumPyOps(ArrayOps):
         x *= np.asarray(factor, x.dtype)
         return x
 
+    def zeroed_(self, x: Array) -> Array:
+        x[...] = 0
+        return x
+
     def squared_(self, x: Array) -> Array:
         return np.multiply(x, x, out=x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
         x += thresholds
         return np.clip(np.floor(x, out=x), -limit, limit, out=x)
+
+    def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
+        return self.add_(self.scale_(x, scale), np.asarray(shift, x.dtype))
 
     def finite_or_zero_(self, x: Array) -> Array:
         # 0-D arrays go through NumPy's functions as arrays and come out as scalars.

@@ -218,11 +218,17 @@ class TensorFlowOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x * self._like(factor, x)
 
+    def zeroed_(self, x: Array) -> Array:
+        return self._tf.zeros_like(x)
+
     def squared_(self, x: Array) -> Array:
         return self._tf.square(x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
         return self._tf.clip_by_value(self._tf.floor(x + thresholds), -limit, limit)
+
+    def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
+        return x * self._like(scale, x) + self._like(shift, x)
 
     def finite_or_zero_(self, x: Array) -> Array:
         return self._tf.where(self._tf.math.is_finite(x), x, self._tf.zeros_like(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from .random import ShortStream
 if TYPE_CHECKING:
     import torch
 
+# Bytes of arrays whose memory is NumPy's: it asks for that in huge pages, which torch does not. With ordinary pages the
+# system takes several times as long to hand out and clear new memory as it then takes to fill it.
+_LARGE = 2**22
 # Words whose fields fill whole bytes once they are together, by width; others take 64 bits.
 _WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
@@ -47,12 +51,18 @@ class TorchOps(ArrayOps):
         return np.array(x.detach().cpu().numpy())
 
     def zeros(self, shape: Sequence[int], dtype: str) -> Array:
-        return self._torch.zeros(tuple(shape), dtype=getattr(self._torch, dtype), device=self.device)
+        kind = getattr(self._torch, dtype)
+        nbytes = math.prod(shape) * kind.itemsize
+        if self.device.type == "cpu" and nbytes >= _LARGE:
+            return self._torch.from_numpy(np.zeros(nbytes, np.uint8)).view(kind).view(tuple(shape))
+        return self._torch.zeros(tuple(shape), dtype=kind, device=self.device)
 
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return self._torch.arange(size, dtype=getattr(self._torch, dtype), device=self.device)
 
     def copy(self, x: Array) -> Array:
+        if self.device.type == "cpu" and x.nbytes >= _LARGE:
+            return self._new(x.numel(), self.dtype(x)).view(x.shape).copy_(x)
         return x.clone(memory_format=self._torch.contiguous_format)
 
     def cast(self, x: Array, dtype: str) -> Array:
@@ -79,11 +89,7 @@ class TorchOps(ArrayOps):
         return fill_by_pieces(part, size, unit, [self._new(n, dtype) for n, dtype in outputs])
 
     def _new(self, size: int, dtype: str) -> Array:
-        """Return memory for a 1-D array, on a processor.
-
-        NumPy asks the system for large arrays in huge pages, which torch does not; with ordinary ones the system takes
-        several times as long to hand out and clear new memory as it takes to fill it.
-        """
+        """Return memory for a 1-D array, on a processor."""
         kind = getattr(self._torch, dtype)
         return self._torch.from_numpy(np.empty(size * kind.itemsize, np.uint8)).view(kind)
 
@@ -242,11 +248,17 @@ class TorchOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x if isinstance(factor, float) and factor == 1.0 else x.mul_(factor)
 
+    def zeroed_(self, x: Array) -> Array:
+        return x.zero_()
+
     def squared_(self, x: Array) -> Array:
         return x.mul_(x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
         return x.add_(thresholds).floor_().clamp_(-limit, limit)
+
+    def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
+        return self._torch.add(self._torch.tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
 
     def finite_or_zero_(self, x: Array) -> Array:
         return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
