@@ -10,14 +10,14 @@ import pytest
 from cases import NUMPY, TORCH, Library, assert_close, bits, wide
 from oracles import quantisers as oracle
 
-from hvd_compress import QSGD, BlockSign, Codec, Spec, TernGrad
+from hvd_compress import QSGD, BlockSign, Codec, OneBit, Spec, TernGrad
 from hvd_compress.ops import ops_of
 from hvd_compress.ops.random import ShortStream
 
 PIECE = 2**16
 SIZES = [1, 8, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 12345]
 CODECS: list[Codec] = [
-    *(BlockSign(), BlockSign(block=256), BlockSign(block=100), BlockSign(scaled=False)),
+    *(BlockSign(), BlockSign(block=256), BlockSign(block=100), BlockSign(scaled=False), OneBit()),
     *(
         QSGD(),
         QSGD(levels=3, bucket=37, norm="max"),

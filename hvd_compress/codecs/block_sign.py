@@ -79,10 +79,9 @@ class BlockSign(Piecewise):
         return math.lcm(8, self.block or 8)
 
     def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
-        # Of (0, 1) these are (-1, 1).
-        codes = packed_codes(parts[0], 1, ops)
-        scales = ops.cast(parts[1], spec.dtype)
-        return restorer(lambda start, stop: 2 * codes(start, stop), scales, spec.dtype, self.block, 1, ops)
+        # Bits 0 and 1 are -1 and +1.
+        codes, scales = packed_codes(parts[0], 1, ops), ops.cast(parts[1], spec.dtype)
+        return restorer(codes, scales, spec.dtype, self.block, 1, ops, stride=2)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((-(-spec.size // 8), "uint8"), (max(1, bucket_count(spec.size, self.block)), spec.wide.dtype))

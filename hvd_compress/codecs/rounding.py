@@ -101,11 +101,12 @@ def packed_codes(packed: Array, width: int, ops: ArrayOps) -> Cut:
     return lambda start, stop: ops.unpack(packed[start // 8 * width : -(-stop // 8) * width], width, stop - start)
 
 
-def restorer(codes: Cut, steps: Array, dtype: str, bucket: int, levels: int, ops: ArrayOps) -> Cut:
-    """Return what makes (code - levels) step of codes start .. stop - 1, with one step a bucket; start begins one."""
+def restorer(codes: Cut, steps: Array, dtype: str, bucket: int, levels: int, ops: ArrayOps, *, stride: int = 1) -> Cut:
+    """Return what makes (stride code - levels) step of codes start .. stop - 1, one step a bucket; start begins one."""
 
     def cut(start: int, stop: int) -> Array:
-        numbers = in_buckets(ops.add_(ops.cast(codes(start, stop), ops.dtype(steps)), -float(levels)), bucket, ops)
+        signed = ops.scale_and_shift_(ops.cast(codes(start, stop), ops.dtype(steps)), float(stride), -float(levels))
+        numbers = in_buckets(signed, bucket, ops)
         own = steps[start // bucket : -(-stop // bucket)] if bucket else steps
         return ops.cast(ops.flatten(ops.scale_(numbers, ops.reshape(own, (-1, 1))))[: stop - start], dtype)
 

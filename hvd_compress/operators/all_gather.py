@@ -59,8 +59,10 @@ class AllGather(Operator):
             return codec.subtract_(grad, parts, spec, ops)
 
         *gathered, unsent = yield [*(request.AllGather(part) for part in parts), Meanwhile(rest)]
-        reuse = context.spare is not None and spec.dtype == spec.wide.dtype
-        total = ops.zeroed_(context.spare) if reuse else ops.zeros(spec.shape, spec.wide.dtype)
+        # What a lossless codec sends may be the gradient's own memory.
+        free = grad if context.spare is None and not (context.feedback or codec.lossless(spec)) else context.spare
+        reuse = free is not None and spec.dtype == spec.wide.dtype
+        total = ops.zeroed_(free) if reuse else ops.zeros(spec.shape, spec.wide.dtype)
         for rank in range(context.world_size):
             total = codec.accumulate_(total, tuple(part[rank] for part in gathered), spec, ops)
         mean = ops.cast(ops.scale_(total, 1.0 / context.world_size), spec.dtype)

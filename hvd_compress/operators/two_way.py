@@ -95,7 +95,9 @@ class TwoWay(Operator):
             row = self._own_parts(tuple(part[i] for part in gathered), shards[i])
             return self.codec.decode_to_(piece, row, shards[i], ops) if shards[i].size else piece
 
-        out = ops.zeros(spec.shape, spec.dtype) if context.spare is None else context.spare
+        out = context.spare
+        if out is None:
+            out = ops.zeros(spec.shape, spec.dtype) if context.feedback else grad
         mean = ops.change_parts_(ops.flatten(out), sizes, decoded)
         return Exchanged(ops.reshape(mean, spec.shape), unsent, state)
 
