@@ -30,9 +30,10 @@ from hvd_compress import (
     TwoWay,
 )
 from hvd_compress.codecs.positions import from_wire, index_dtype, to_wire
-from hvd_compress.codecs.selection import chunk_of, count_of, largest, largest_of_chunks
+from hvd_compress.codecs.selection import chunk_of, count_of, largest_of_chunks
 from hvd_compress.contract import Context
 from hvd_compress.ops import ops_of
+from hvd_compress.ops.largest import by_groups
 
 
 def normal(*key: int, shape: Any = (12, 9)) -> np.ndarray:
@@ -116,7 +117,7 @@ def test_selection_in_two_stages_is_exact(name: str, size: int, count: int, seed
     magnitudes[:40] += 3.0
     magnitudes[-40:] += 3.0
     x = Library(name).array(magnitudes, "float64")
-    found = whole(largest(x, count, ops_of(x)))
+    found = whole(by_groups(x, count, ops_of(x)))
     assert found == sorted(top_k(magnitudes, count))
 
 
@@ -125,17 +126,55 @@ def test_selection_in_two_stages_finds_nan_and_infinities(library: Library) -> N
     bad = [0, 17, 18, 2500, 4999]
     magnitudes[bad] = [np.nan, np.inf, np.nan, np.inf, np.nan]
     x = library.array(magnitudes)
-    assert whole(largest(x, 5, ops_of(x))) == bad
-    assert set(bad) < set(whole(largest(x, 50, ops_of(x))))
+    for found in (by_groups(x, 5, ops_of(x)), ops_of(x).largest(-x, 5)):
+        assert whole(found) == bad
+    for found in (by_groups(x, 50, ops_of(x)), ops_of(x).largest(-x, 50)):
+        assert set(bad) < set(whole(found))
 
 
 def test_ties_are_broken_in_some_way_but_only_among_equals(library: Library) -> None:
     for size in (90, 9000):
         values = np.repeat([3.0, -3.0, 1.0], size // 3)
         x = library.array(values)
-        found = whole(largest(ops_of(x).abs(x), size // 2, ops_of(x)))
+        found = whole(ops_of(x).largest(x, size // 2))
         assert len(set(found)) == size // 2
         assert all(abs(values[i]) == 3.0 for i in found)
+
+
+KINDS_OF_NUMBERS = {
+    "normal": lambda x: x,
+    "mostly zero": lambda x: np.where(x > 1.5, x, 0.0),
+    "fewer than asked for": lambda x: np.where(x > 3.5, x, -0.0),
+    "equal": lambda x: np.sign(x),
+    "of few values": lambda x: np.round(x),
+    "large at the end": lambda x: np.where(np.arange(x.size) < 0.99 * x.size, 1e-3 * x, x),
+    "not all finite": lambda x: np.where(x > 3.3, np.nan, np.where(x < -3.3, np.inf, x)),
+    "not a number": lambda x: x * np.nan,
+    "infinite": lambda x: x * np.inf,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_NUMBERS)
+@pytest.mark.parametrize("size", [2**16 - 1, 2**16 + 1, 300_000])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_selection_by_a_threshold_is_exact_and_takes_the_first_of_equals(name: str, size: int, kind: str) -> None:
+    """Whatever the sample says, and also where few numbers, or all, are equal; NaN counts as infinite."""
+    x = KINDS_OF_NUMBERS[kind](normal(7, shape=(size,))).astype(np.float32)
+    order = np.argsort(-np.where(np.isnan(x), np.inf, np.abs(x)), kind="stable")
+    array = Library(name).array(x)
+    for count in (0, 1, size // 1000, size // 100, size // 12, size // 2, size - 1, size):
+        assert whole(ops_of(array).largest(array, count)) == sorted(order[:count].tolist()), count
+
+
+@pytest.mark.parametrize("rest", [-1, 0, 1])
+@pytest.mark.parametrize("chunk", [2, 64, 100, 2**16, 2**16 + 3])
+def test_chunks_are_those_of_the_whole_however_many_there_are(library: Library, chunk: int, rest: int) -> None:
+    """Of equal numbers the first is chosen."""
+    size = (2**17 // chunk + 1) * chunk + rest
+    x = np.round(4 * normal(8, shape=(size,)))
+    expected = [int(np.argmax(np.abs(x[start : start + chunk]))) for start in range(0, size, chunk)]
+    array = library.array(x)
+    assert whole(largest_of_chunks(array, chunk, ops_of(array))) == expected
 
 
 @given(size=st.integers(1, 60), chunk=st.integers(1, 70), seed=st.integers(0, 99))

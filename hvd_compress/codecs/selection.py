@@ -7,8 +7,6 @@ import math
 from ..contract import Array, Key, Spec
 from ..ops import ArrayOps, random_generator
 
-# Below this many elements, or with groups smaller than this, one sort is as fast as two.
-_MIN_SIZE, _MIN_GROUP = 4096, 4
 # The share of elements that a threshold is estimated from, and how many at least.
 _SAMPLE, _MIN_SAMPLE = 0.01, 1024
 
@@ -28,27 +26,6 @@ def chunk_of(ratio: float) -> int:
     return math.ceil(round(1.0 / ratio, 6))
 
 
-def largest(magnitudes: Array, count: int, ops: ArrayOps) -> Array:
-    """Return the positions of the `count` largest of a 1-D array, ascending; NaN is largest.
-
-    The count largest elements are in the count groups with the largest maxima. With sqrt(d/count) elements a group,
-    two selections of sqrt(d count) numbers each do the work of one of d; the rest is one pass for the maxima. Groups
-    are strided, element i of each side by side in memory.
-    """
-    size = ops.shape(magnitudes)[0]
-    group = round(math.sqrt(size / count)) if count else 0
-    if size < _MIN_SIZE or group < _MIN_GROUP:
-        return ops.top_k(magnitudes, count)
-    groups = size // group
-    whole = groups * group
-    maxima = ops.max(ops.reshape(magnitudes[:whole], (group, groups)), axis=0)
-    best = ops.top_k(ops.flatten(maxima), count)
-    members = ops.flatten(ops.reshape(ops.arange(group) * groups, (-1, 1)) + ops.reshape(best, (1, -1)))
-    members = ops.concat([members, ops.arange(size - whole) + whole])
-    positions = ops.take(members, ops.top_k(ops.take(magnitudes, members), count))
-    return ops.take(positions, ops.argsort(positions))
-
-
 def above_sampled_threshold(magnitudes: Array, count: int, key: Key, ops: ArrayOps) -> Array:
     """Return `count` positions of a 1-D array, ascending: about the largest, by a threshold found in a sample.
 
@@ -60,7 +37,7 @@ def above_sampled_threshold(magnitudes: Array, count: int, key: Key, ops: ArrayO
     size = ops.shape(magnitudes)[0]
     stride = size // max(_MIN_SAMPLE, math.ceil(size * _SAMPLE))
     if stride < 2 or 6 * count > size:
-        return largest(magnitudes, count, ops)
+        return ops.largest(magnitudes, count)
     sample = magnitudes[int(random_generator((*key, "sample")).integers(stride)) :: stride]
     taken = ops.shape(sample)[0]
     top = ops.take(sample, ops.top_k(sample, max(1, round(1.5 * count * taken / size))))
@@ -74,16 +51,23 @@ def above_sampled_threshold(magnitudes: Array, count: int, key: Key, ops: ArrayO
     return ops.take(picked, ops.argsort(picked))
 
 
-def largest_of_chunks(magnitudes: Array, chunk: int, ops: ArrayOps) -> Array:
-    """Return for every `chunk` consecutive elements, fewer at the end, where in them the largest is; NaN is largest."""
-    size = ops.shape(magnitudes)[0]
+def largest_of_chunks(x: Array, chunk: int, ops: ArrayOps) -> Array:
+    """Return for every `chunk` consecutive elements, fewer at the end, where in them the largest |x| is.
+
+    NaN is largest; of equal ones it is the first.
+    """
+    size = ops.shape(x)[0]
     whole = size // chunk * chunk
-    found = [ops.argmax(ops.reshape(magnitudes[:whole], (-1, chunk)))] if whole else []
+
+    def part(start: int, stop: int) -> list[Array]:
+        return [ops.argmax(ops.reshape(ops.abs(x[start:stop]), (-1, chunk)))]
+
+    found = ops.by_pieces(part, whole, chunk, [(whole // chunk, "int64")]) if whole else []
     if whole < size:
-        found.append(ops.argmax(ops.reshape(magnitudes[whole:], (1, -1))))
+        found.append(ops.argmax(ops.reshape(ops.abs(x[whole:]), (1, -1))))
     return ops.concat(found) if found else ops.zeros((0,), "int64")
 
 
 def alarm(x: Array, ops: ArrayOps) -> Array:
     """Return 0, or NaN where x is not finite everywhere, 0-D; added to what is sent, it tells the other ranks."""
-    return ops.max(ops.abs(x)) * 0.0
+    return ops.max_abs(x) * 0.0

@@ -14,7 +14,6 @@ from .selection import (
     chunk_of,
     count_of,
     is_large,
-    largest,
     largest_of_chunks,
 )
 
@@ -56,14 +55,14 @@ class TopK(Codec):
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
         spec = Spec(ops.shape(array), ops.dtype(array))
         flat = ops.flatten(ops.cast(array, spec.wide.dtype))
-        magnitudes, count, span = ops.abs(flat), self._count(spec), self._span(spec)
+        count, span = self._count(spec), self._span(spec)
         if self.selection == "chunked":
-            local = largest_of_chunks(magnitudes, span, ops)
+            local = largest_of_chunks(flat, span, ops)
             return to_wire(local, span, ops), ops.take(flat, local + ops.arange(count) * span)
         if self.selection == "exact":
-            positions = largest(magnitudes, count, ops)
+            positions = ops.largest(flat, count)
             return to_wire(positions, span, ops), ops.take(flat, positions)
-        positions = above_sampled_threshold(magnitudes, count, key, ops)
+        positions = above_sampled_threshold(ops.abs(flat), count, key, ops)
         # What is not finite may be among those that were passed over.
         return to_wire(positions, span, ops), ops.take(flat, positions) + alarm(flat, ops)
 
@@ -75,6 +74,11 @@ class TopK(Codec):
         values = ops.cast(parts[1], ops.dtype(total))
         flat = ops.add_at_(ops.flatten(total), self.positions(parts, spec, ops), values)
         return ops.reshape(flat, ops.shape(total))
+
+    def subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        # As in `decode`: what was sent is first rounded to the gradient's element type.
+        values = -ops.cast(parts[1], spec.dtype)
+        return ops.reshape(ops.add_at_(ops.flatten(array), self.positions(parts, spec, ops), values), spec.shape)
 
     def positions(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         span = self._span(spec)

@@ -79,7 +79,9 @@ class MomentumCorrection(Wrapper):
         else:
             velocity = ops.add_(ops.scale_(state["momentum"], self.momentum), grad)
             owed = ops.add_(state["error"], velocity)
-        result = yield from self.inner_operator(spec).exchange(owed, state["inner"], context.with_feedback())
+        # The gradient is in the momentum and in what is owed: its memory is free.
+        inside = replace(context.with_feedback(), spare=grad)
+        result = yield from self.inner_operator(spec).exchange(owed, state["inner"], inside)
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
         if held is not None:
             rest = held

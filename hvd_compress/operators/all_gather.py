@@ -20,6 +20,7 @@ from ..contract import (
     check_codec,
     request,
 )
+from .blank import blank
 
 
 @final
@@ -59,10 +60,8 @@ class AllGather(Operator):
             return codec.subtract_(grad, parts, spec, ops)
 
         *gathered, unsent = yield [*(request.AllGather(part) for part in parts), Meanwhile(rest)]
-        # What a lossless codec sends may be the gradient's own memory.
-        free = grad if context.spare is None and not (context.feedback or codec.lossless(spec)) else context.spare
-        reuse = free is not None and spec.dtype == spec.wide.dtype
-        total = ops.zeroed_(free) if reuse else ops.zeros(spec.shape, spec.wide.dtype)
+        # Parts of a codec that loses nothing may be the gradient itself.
+        total = ops.reshape(blank(context, spec.wide.dtype, None if codec.lossless(spec) else grad), spec.shape)
         for rank in range(context.world_size):
             total = codec.accumulate_(total, tuple(part[rank] for part in gathered), spec, ops)
         mean = ops.cast(ops.scale_(total, 1.0 / context.world_size), spec.dtype)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 from ..codecs.positions import from_wire, index_dtype, to_wire
+from ..codecs.selection import largest_of_chunks
 from ..contract import (
     AllGather,
     Array,
@@ -23,6 +24,7 @@ from ..contract import (
     check_choice,
 )
 from ..ops import ArrayOps
+from .blank import blank
 from .top_k_shards import TopKShards
 
 Selection = Literal["chunked", "exact"]
@@ -80,7 +82,7 @@ class CyclicTopK(Operator):
             return ops.reshape(ops.put_(flat, positions, 0.0), spec.shape) if context.feedback else None
 
         average, unsent = yield [Mean(values, donate=True), Meanwhile(rest)]
-        mean = ops.put_(ops.zeros((spec.size,), spec.dtype), positions, ops.cast(average, spec.dtype))
+        mean = ops.put_(blank(context, spec.dtype, flat), positions, ops.cast(average, spec.dtype))
         return Exchanged(ops.reshape(mean, spec.shape), unsent, state, positions)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
@@ -95,13 +97,15 @@ class CyclicTopK(Operator):
     def _largest(self, flat: Array, shard: Any, shards: TopKShards, ops: ArrayOps) -> Array:
         """Return the positions, within their groups, of what the leader of a shard picks; `shards.slots` of them."""
         length, start = shards.length, shard * shards.length
-        sizes = ops.abs(ops.window(flat, start, length))
+        window = ops.window(flat, start, length)
+        if self.selection == "chunked":
+            # Zeros beyond the end of the tensor are the last of their chunk, of equal numbers the first is chosen.
+            return largest_of_chunks(window, shards.group, ops)
+        sizes = ops.abs(window)
         if shards.size < length * shards.world_size:
             # What lies beyond the end of the tensor is never chosen before anything else.
             sizes = ops.where(ops.arange(length) < shards.size - start, sizes, -1.0)
-        if self.selection == "exact":
-            return ops.top_k(sizes, shards.picks)
-        return ops.argmax(ops.reshape(sizes, (shards.groups_a_shard, shards.group)))
+        return ops.top_k(sizes, shards.picks)
 
     @staticmethod
     def _positions(gathered: Array, shift: Any, shards: TopKShards, ops: ArrayOps) -> Array:

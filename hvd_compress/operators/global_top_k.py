@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ..codecs.positions import from_wire, index_dtype, to_wire
-from ..codecs.selection import count_of, is_large, largest
+from ..codecs.selection import count_of, is_large
 from ..contract import (
     Array,
     Context,
@@ -25,6 +25,7 @@ from ..contract import (
     check_fraction,
 )
 from ..ops import ArrayOps
+from .blank import blank
 from .pairs import Pairs
 from .sparse_vector import SparseVector, held, merged
 
@@ -67,7 +68,7 @@ class GlobalTopK(Operator):
         ops, spec, size = context.ops, context.spec, context.spec.size
         pairs = Pairs(context.rank, context.world_size)
         flat = ops.flatten(ops.cast(grad, spec.wide.dtype))
-        chosen = largest(ops.abs(flat), count_of(self.ratio, size), ops)
+        chosen = ops.largest(flat, count_of(self.ratio, size))
         own = total = SparseVector(chosen, ops.take(flat, chosen))
         # Whose elements this rank follows through the merges, its own and its guest's, and which of them are still in.
         followed = [own.positions]
@@ -87,7 +88,7 @@ class GlobalTopK(Operator):
         if pairs.guests:
             total, mask = yield from _result(total, alive[-1], pairs, size, ops)
             alive = [mask] if pairs.is_guest else alive
-        mean = ops.put_(ops.zeros((size,), spec.wide.dtype), total.positions, total.values / context.world_size)
+        mean = ops.put_(blank(context, spec.wide.dtype, flat), total.positions, total.values / context.world_size)
         rest = None
         if context.feedback:
             left = ops.where(alive[0] == 1, ops.zeros(ops.shape(chosen), spec.wide.dtype), own.values)

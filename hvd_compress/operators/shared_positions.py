@@ -20,6 +20,7 @@ from ..contract import (
     check_at_least,
     check_fraction,
 )
+from .blank import blank
 
 
 class SharedPositions(Operator):
@@ -55,7 +56,7 @@ class SharedPositions(Operator):
             return ops.reshape(ops.put_(flat, positions, 0.0), spec.shape) if context.feedback else None
 
         mean, unsent = yield [Mean(values, donate=True), Meanwhile(rest)]
-        whole = ops.put_(ops.zeros((spec.size,), spec.dtype), positions, ops.cast(mean, spec.dtype))
+        whole = ops.put_(blank(context, spec.dtype, flat), positions, ops.cast(mean, spec.dtype))
         return Exchanged(ops.reshape(whole, spec.shape), unsent, state, positions)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:

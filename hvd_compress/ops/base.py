@@ -136,6 +136,10 @@ class ArrayOps(ABC):
         """Return 0, 1, ..., size - 1."""
 
     @abstractmethod
+    def zero_(self, x: Array) -> Array:
+        """Return zeros in the shape and element type of x."""
+
+    @abstractmethod
     def copy(self, x: Array) -> Array:
         """Return a contiguous copy."""
 
@@ -175,7 +179,19 @@ class ArrayOps(ABC):
     def stack(self, arrays: Sequence[Array]) -> Array:
         """Return equal shapes joined along a new first axis."""
 
-    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
+    @property
+    def piecewise(self) -> bool:
+        """Whether `by_pieces` goes piece after piece."""
+        return False
+
+    def by_pieces(
+        self,
+        part: Part,
+        size: int,
+        unit: int,
+        outputs: Sequence[tuple[int, str]],
+        memory: Sequence[Array | None] = (),
+    ) -> list[Array]:
         """Return what `part` makes of 0 .. size - 1, joined; on a processor piece after piece, as far as memory goes.
 
         Args:
@@ -183,8 +199,9 @@ class ArrayOps(ABC):
             size: number of elements, >= 1.
             unit: every piece but the last is a multiple of so many elements long, >= 1.
             outputs: number of elements and element type of each output, whole.
+            memory: for the outputs, as far as there is some: 1-D arrays of their sizes and types, donated.
         """
-        del unit, outputs
+        del unit, outputs, memory
         return list(part(0, size))
 
     def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
@@ -249,6 +266,10 @@ class ArrayOps(ABC):
         """Return the positions of the k largest numbers of 1-D x, in ascending order; NaN is largest."""
 
     @abstractmethod
+    def largest(self, x: Array, k: int) -> Array:
+        """Return the positions of the k largest |x| of 1-D x, in ascending order; NaN is largest."""
+
+    @abstractmethod
     def argmax(self, x: Array) -> Array:
         """Return for every row of 2-D x the position of its largest number, the first of several; NaN is largest."""
 
@@ -267,6 +288,10 @@ class ArrayOps(ABC):
     @abstractmethod
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
         """Return 1-D x with values added at the given positions, which may be named more than once."""
+
+    @abstractmethod
+    def add_around_(self, x: Array, start: int, y: Array) -> Array:
+        """Return 1-D x with element i of 1-D y, which is not longer, added at (start + i) mod len(x)."""
 
     @abstractmethod
     def check(self, holds: Array, message: str) -> None:
@@ -317,6 +342,10 @@ class ArrayOps(ABC):
     @abstractmethod
     def max(self, x: Array, axis: int | None = None) -> Array:
         """Return the largest number along an axis, which stays with length 1; of all of x, 0-D, if None."""
+
+    @abstractmethod
+    def max_abs(self, x: Array) -> Array:
+        """Return the largest |x| of all of x, 0-D; NaN where there is one."""
 
     @abstractmethod
     def median(self, x: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..errors import CorruptPayloadError
 from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
 from .bit_fields import gathered, spread
+from .largest import by_threshold, of_top
 from .random import ShortStream
 
 
@@ -44,6 +46,10 @@ class NumPyOps(ArrayOps):
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return np.arange(size, dtype=dtype)
 
+    def zero_(self, x: Array) -> Array:
+        x[...] = 0
+        return x
+
     def copy(self, x: Array) -> Array:
         return np.array(x, order="C")
 
@@ -64,10 +70,22 @@ class NumPyOps(ArrayOps):
     def stack(self, arrays: Sequence[Array]) -> Array:
         return np.stack(list(arrays))
 
-    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
+    @property
+    def piecewise(self) -> bool:
+        return True
+
+    def by_pieces(
+        self,
+        part: Part,
+        size: int,
+        unit: int,
+        outputs: Sequence[tuple[int, str]],
+        memory: Sequence[Array | None] = (),
+    ) -> list[Array]:
         if size <= PIECE:
             return list(part(0, size))
-        return fill_by_pieces(part, size, unit, [np.empty(n, dtype) for n, dtype in outputs])
+        found = [np.empty(n, t) if m is None else m for (n, t), m in zip_longest(outputs, memory)]
+        return fill_by_pieces(part, size, unit, found)
 
     def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
         if not x.flags.c_contiguous:
@@ -128,10 +146,10 @@ class NumPyOps(ArrayOps):
         return spread(wide.view("<i8").reshape(-1), width, 64).view(np.uint8)[:count]
 
     def top_k(self, x: Array, k: int) -> Array:
-        if k >= x.shape[0]:
-            return np.arange(x.shape[0])
-        order = np.where(np.isnan(x), np.inf, x)
-        return np.sort(np.argpartition(order, order.shape[0] - k)[order.shape[0] - k :])
+        return of_top(x, k)
+
+    def largest(self, x: Array, k: int) -> Array:
+        return by_threshold(x, k)
 
     def argmax(self, x: Array) -> Array:
         return np.argmax(x, axis=1)
@@ -154,6 +172,12 @@ class NumPyOps(ArrayOps):
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
         np.add.at(x, positions, values)
+        return x
+
+    def add_around_(self, x: Array, start: int, y: Array) -> Array:
+        first = min(x.shape[0] - start, y.shape[0])
+        x[start : start + first] += y[:first]
+        x[: y.shape[0] - first] += y[first:]
         return x
 
     def check(self, holds: Array, message: str) -> None:
@@ -186,6 +210,9 @@ class NumPyOps(ArrayOps):
 
     def max(self, x: Array, axis: int | None = None) -> Array:
         return np.max(x, axis=axis, keepdims=axis is not None)
+
+    def max_abs(self, x: Array) -> Array:
+        return np.maximum(np.max(x), -np.min(x))
 
     def median(self, x: Array) -> Array:
         return np.sort(x, axis=0)[x.shape[0] // 2]

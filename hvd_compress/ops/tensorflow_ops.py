@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import CorruptPayloadError
 from .base import Array, ArrayOps, Draw
+from .largest import by_groups
 
 
 class TensorFlowOps(ArrayOps):
@@ -62,6 +63,9 @@ class TensorFlowOps(ArrayOps):
 
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return self._tf.cast(self._tf.range(size, dtype="int64"), dtype)
+
+    def zero_(self, x: Array) -> Array:
+        return self._tf.zeros_like(x)
 
     def copy(self, x: Array) -> Array:
         return self._tf.identity(x)
@@ -141,6 +145,9 @@ class TensorFlowOps(ArrayOps):
         order = tf.where(tf.math.is_nan(x), tf.constant(np.inf, x.dtype), x) if x.dtype.is_floating else x
         return tf.cast(tf.sort(tf.math.top_k(order, k, sorted=False).indices), tf.int64)
 
+    def largest(self, x: Array, k: int) -> Array:
+        return by_groups(self.abs(x), k, self)
+
     def argmax(self, x: Array) -> Array:
         tf = self._tf
         order = tf.where(tf.math.is_nan(x), tf.constant(np.inf, x.dtype), x)
@@ -167,6 +174,14 @@ class TensorFlowOps(ArrayOps):
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
         return self._tf.tensor_scatter_nd_add(x, positions[:, None], values)
+
+    def add_around_(self, x: Array, start: int, y: Array) -> Array:
+        tf, missing = self._tf, x.shape[0] - y.shape[0]
+        cut = max(0, start + y.shape[0] - x.shape[0])
+        # What goes over the end comes first, then a gap, then the rest of y.
+        gaps = [tf.zeros((n,), x.dtype) for n in (missing if cut else start, 0 if cut else missing - start)]
+        head, tail = y[y.shape[0] - cut :], y[: y.shape[0] - cut]
+        return self.add_(x, tf.concat([head, gaps[0], tail, gaps[1]], axis=0))
 
     def check(self, holds: Array, message: str) -> None:
         if self._tf.executing_eagerly():
@@ -203,6 +218,9 @@ class TensorFlowOps(ArrayOps):
 
     def max(self, x: Array, axis: int | None = None) -> Array:
         return self._tf.reduce_max(x, axis=axis, keepdims=axis is not None)
+
+    def max_abs(self, x: Array) -> Array:
+        return self._tf.reduce_max(self._tf.abs(x))
 
     def median(self, x: Array) -> Array:
         return self._tf.sort(x, axis=0)[x.shape[0] // 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import CorruptPayloadError
 from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
 from .bit_fields import gathered, spread
+from .largest import by_groups, by_threshold, of_top
 from .random import ShortStream
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class TorchOps(ArrayOps):
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return self._torch.arange(size, dtype=getattr(self._torch, dtype), device=self.device)
 
+    def zero_(self, x: Array) -> Array:
+        return x.zero_()
+
     def copy(self, x: Array) -> Array:
         if self.device.type == "cpu" and x.nbytes >= _LARGE:
             return self._new(x.numel(), self.dtype(x)).view(x.shape).copy_(x)
@@ -83,10 +88,22 @@ class TorchOps(ArrayOps):
     def stack(self, arrays: Sequence[Array]) -> Array:
         return self._torch.stack(list(arrays))
 
-    def by_pieces(self, part: Part, size: int, unit: int, outputs: Sequence[tuple[int, str]]) -> list[Array]:
-        if self.device.type != "cpu" or size <= PIECE:
+    @property
+    def piecewise(self) -> bool:
+        return self.device.type == "cpu"
+
+    def by_pieces(
+        self,
+        part: Part,
+        size: int,
+        unit: int,
+        outputs: Sequence[tuple[int, str]],
+        memory: Sequence[Array | None] = (),
+    ) -> list[Array]:
+        if not self.piecewise or size <= PIECE:
             return list(part(0, size))
-        return fill_by_pieces(part, size, unit, [self._new(n, dtype) for n, dtype in outputs])
+        found = [self._new(n, dtype) if m is None else m for (n, dtype), m in zip_longest(outputs, memory)]
+        return fill_by_pieces(part, size, unit, found)
 
     def _new(self, size: int, dtype: str) -> Array:
         """Return memory for a 1-D array, on a processor."""
@@ -180,11 +197,20 @@ class TorchOps(ArrayOps):
         return self._torch.tensor(bits.view("<i8").reshape(-1), device=self.device)
 
     def top_k(self, x: Array, k: int) -> Array:
+        if self._is_numpys(x):
+            return self._torch.from_numpy(of_top(x.detach().numpy(), k))
         if k >= x.shape[0]:
             return self.arange(x.shape[0])
         return self._torch.topk(x, k, sorted=False).indices.sort().values
 
+    def largest(self, x: Array, k: int) -> Array:
+        if self._is_numpys(x):
+            return self._torch.from_numpy(by_threshold(x.detach().numpy(), k))
+        return by_groups(self.abs(x), k, self)
+
     def argmax(self, x: Array) -> Array:
+        if self._is_numpys(x):
+            return self._torch.from_numpy(np.argmax(x.detach().numpy(), axis=1))
         return self._torch.argmax(x, dim=1)
 
     def argsort(self, x: Array) -> Array:
@@ -197,14 +223,23 @@ class TorchOps(ArrayOps):
         return self._torch.searchsorted(x, values)
 
     def take(self, x: Array, positions: Array) -> Array:
-        return x[positions]
+        return x.index_select(0, positions)
 
     def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
+        if x.dim() == 1 and isinstance(values, self._torch.Tensor) and values.dim() == 1:
+            return x.scatter_(0, positions, values)
         x[positions] = values
         return x
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
         return x.index_add_(0, positions, values)
+
+    def add_around_(self, x: Array, start: int, y: Array) -> Array:
+        first = min(x.shape[0] - start, y.shape[0])
+        x[start : start + first].add_(y[:first])
+        if first < y.shape[0]:
+            x[: y.shape[0] - first].add_(y[first:])
+        return x
 
     def check(self, holds: Array, message: str) -> None:
         if self.device.type == "cuda":
@@ -218,8 +253,9 @@ class TorchOps(ArrayOps):
     def flip(self, x: Array, bits: Array, index: int) -> Array:
         torch = self._torch
         words, width = (torch.int32, 32) if x.dtype == torch.float32 else (torch.int64, 64)
-        masks = (bits.to(words) << (width - 1 - index)) & (-1 << (width - 1))
-        return masks.bitwise_xor_(x.contiguous().view(words)).view(x.dtype)
+        # Subtracting 2^31 from a 32-bit word, whatever is in it, turns its highest bit over and no other.
+        flags = bits & (1 << index)
+        return torch.sub(x.contiguous().view(words), flags, alpha=1 << (width - 1 - index)).view(x.dtype)
 
     def sqrt(self, x: Array) -> Array:
         return self._torch.sqrt(x)
@@ -228,16 +264,20 @@ class TorchOps(ArrayOps):
         return self._torch.floor(x)
 
     def minimum(self, x: Array, y: Array | float) -> Array:
-        return self._torch.clamp(x, max=y)
+        return self._torch.minimum(x, y) if isinstance(y, self._torch.Tensor) else self._torch.clamp(x, max=y)
 
     def maximum(self, x: Array, y: Array | float) -> Array:
-        return self._torch.clamp(x, min=y)
+        return self._torch.maximum(x, y) if isinstance(y, self._torch.Tensor) else self._torch.clamp(x, min=y)
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return self._torch.sum(x, dtype=x.dtype) if axis is None else x.sum(dim=axis, keepdim=True, dtype=x.dtype)
 
     def max(self, x: Array, axis: int | None = None) -> Array:
         return self._torch.amax(x) if axis is None else self._torch.amax(x, dim=axis, keepdim=True)
+
+    def max_abs(self, x: Array) -> Array:
+        least, greatest = self._torch.aminmax(x)
+        return self._torch.maximum(greatest, -least)
 
     def median(self, x: Array) -> Array:
         return self._torch.sort(x, dim=0).values[x.shape[0] // 2]
@@ -295,3 +335,7 @@ class TorchOps(ArrayOps):
     def svd(self, x: Array) -> tuple[Array, Array, Array]:
         left, values, right = self._torch.linalg.svd(x, full_matrices=False)
         return left.t().contiguous(), values, right.contiguous()
+
+    def _is_numpys(self, x: Array) -> bool:
+        """Return whether NumPy, whose selections are many times as fast on a processor, can work on x where it is."""
+        return self.device.type == "cpu" and x.dtype != self._torch.bfloat16

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..codecs.selection import largest
 from ..contract import Array
 from ..errors import ConfigurationError
 from ..operators import CountSketch, SketchSize
@@ -97,15 +96,15 @@ def _trials(operator: CountSketch, mean: Array, candidates: Sequence[int], ops: 
     k = operator.applied(d)
     magnitudes = ops.abs(mean)
     squares = ops.cast(magnitudes, "float64") * ops.cast(magnitudes, "float64")
-    best = largest(magnitudes, k, ops)
+    best = ops.largest(magnitudes, k)
     is_best = ops.put_(ops.zeros((d,), "float64"), best, 1.0)
     whole = float(ops.sum(ops.take(squares, best)))
     hashes = operator.hashes(d, ops)
     estimates = ops.abs(hashes.estimates(hashes.sketch(mean)))
     for p in candidates:
         size = SketchSize(operator.rows, hashes.columns, p)
-        asked = largest(estimates, min(p * k, d), ops)
-        applied = ops.take(asked, largest(ops.take(magnitudes, asked), k, ops))
+        asked = ops.largest(estimates, min(p * k, d))
+        applied = ops.take(asked, ops.largest(ops.take(magnitudes, asked), k))
         found = float(ops.sum(ops.take(is_best, asked))) / k
         norm = float(ops.sum(ops.take(squares, applied))) / whole if whole else 1.0
         yield SketchTrial(size, size.numbers(k), found, norm)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple, final, get_args
 
-from ...codecs.selection import alarm, count_of, largest
+from ...codecs.selection import alarm, count_of
 from ...contract import (
     Array,
     Context,
@@ -28,6 +28,7 @@ from ...contract import (
 )
 from ...errors import ConfigurationError
 from ...ops import ArrayOps
+from ..blank import blank
 from .agreement import CHECK_BITS, check_agreement, checksum
 from .hashes import Hashes
 from .polynomial import PolynomialHashes
@@ -135,10 +136,10 @@ class CountSketch(Operator):
         if asked >= spec.size:
             applied = yield from _all_exact(flat, k, ops)
         elif self.second_round:
-            applied = yield from _exact(flat, self.hashes(spec.size, ops), k, asked, ops)
+            applied = yield from _exact(flat, self.hashes(spec.size, ops), k, asked, context)
         else:
-            applied = yield from _estimated(flat, self.hashes(spec.size, ops), k, ops)
-        mean = ops.put_(ops.zeros((spec.size,), spec.wide.dtype), applied.positions, applied.values + applied.alarm)
+            applied = yield from _estimated(flat, self.hashes(spec.size, ops), k, context)
+        mean = ops.put_(blank(context, spec.wide.dtype, flat), applied.positions, applied.values + applied.alarm)
         rest: Array | None = None
         if context.feedback:
             left: Array | float = 0.0
@@ -168,27 +169,35 @@ _Rounds = Generator[Round, Results, _Applied]
 
 def _all_exact(flat: Array, k: int, ops: ArrayOps) -> _Rounds:
     (average,) = yield [Mean(flat)]
-    positions = largest(ops.abs(average), k, ops)
+    positions = ops.largest(average, k)
     return _Applied(positions, ops.take(average, positions))
 
 
-def _exact(flat: Array, hashes: Hashes, k: int, asked: int, ops: ArrayOps) -> _Rounds:
+def _exact(flat: Array, hashes: Hashes, k: int, asked: int, context: Context) -> _Rounds:
+    ops = context.ops
     (table,) = yield [Mean(hashes.sketch(flat), donate=True)]
     # A number that is not finite spoils more estimates than are asked for exactly.
     overflow = alarm(table, ops)
-    found = largest(ops.abs(hashes.estimates(table)), asked, ops)
+    found = ops.largest(hashes.estimates(table, _memory(flat, context)), asked)
     own = checksum(found, ops.dtype(flat), ops)
     values, echo = yield [Mean(ops.take(flat, found), donate=True), Mean(own)]
     check_agreement(echo, own, ops)
-    chosen = ops.top_k(ops.abs(values), k)
+    chosen = ops.largest(values, k)
     return _Applied(ops.take(found, chosen), ops.take(values, chosen), overflow)
 
 
-def _estimated(flat: Array, hashes: Hashes, k: int, ops: ArrayOps) -> _Rounds:
+def _estimated(flat: Array, hashes: Hashes, k: int, context: Context) -> _Rounds:
+    ops = context.ops
     (table,) = yield [Mean(hashes.sketch(flat), donate=True)]
-    estimates = hashes.estimates(table)
-    positions = largest(ops.abs(estimates), k, ops)
+    estimates = hashes.estimates(table, _memory(flat, context))
+    positions = ops.largest(estimates, k)
     return _Applied(positions, ops.take(estimates, positions), alarm(table, ops))
+
+
+def _memory(like: Array, context: Context) -> Array | None:
+    """Return memory for numbers that are needed before the mean is made: what is spare, if they are of its type."""
+    ops, spare = context.ops, context.spare
+    return None if spare is None or ops.dtype(spare) != ops.dtype(like) else ops.flatten(spare)
 
 
 @lru_cache(maxsize=8)

@@ -54,12 +54,12 @@ class PolynomialHashes(Hashes):
                 table[row] = ops.add_at_(table[row], self._places(row, start, stop), signed)
         return ops.stack(table)
 
-    def estimates(self, table: Array) -> Array:
-        found = []
-        for start, stop in self.pieces():
+    def estimates(self, table: Array, memory: Array | None = None) -> Array:
+        def part(start: int, stop: int) -> Array:
             values = [self.ops.take(table[row], self._places(row, start, stop)) for row in range(self.rows)]
-            found.append(median([self.signed(x, row, start, stop) for row, x in enumerate(values)], self.ops))
-        return self.ops.concat(found)
+            return median([self.signed(x, row, start, stop) for row, x in enumerate(values)], self.ops)
+
+        return self.joined(part, 1, self.ops.dtype(table), memory)
 
     def _places(self, row: int, start: int, stop: int) -> Array:
         return self.ops.cast(self._buckets[row][start:stop], "int64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -41,42 +42,49 @@ class RotationHashes(Hashes):
         ops, c = self.ops, self.columns
         table = [ops.zeros((c,), ops.dtype(x)) for _ in range(self.rows)]
         for start, stop in self.pieces(c):
-            first, last = start // c, -(-stop // c)
-            for row in range(self.rows):
-                signed = ops.padded(self.signed(x[start:stop], row, start, stop), (last - first) * c)
+            for row, turns in enumerate(self._turns):
+                signed = self.signed(x[start:stop], row, start, stop)
                 if self._sliced:
-                    for b in range(first, last):
-                        block = signed[(b - first) * c : (b - first + 1) * c]
-                        cut = c - self._turns[row][b]
-                        table[row] = ops.add_(table[row], ops.concat([block[cut:], block[:cut]]))
+                    for b, first, last in self._blocks(start, stop):
+                        place = (first - b * c + turns[b]) % c
+                        table[row] = ops.add_around_(table[row], place, signed[first - start : last - start])
                 else:
-                    table[row] = ops.add_(table[row], self._turned_sum(signed, row, first, last))
+                    table[row] = ops.add_(table[row], self._turned_sum(signed, row, start // c, -(-stop // c)))
         return ops.stack(table)
 
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield, for every block that coordinates start .. stop - 1 are in, which one it is and (start, stop) there."""
+        c = self.columns
+        for b in range(start // c, -(-stop // c)):
+            yield b, max(start, b * c), min(stop, (b + 1) * c)
+
     def _turned_sum(self, blocks: Array, row: int, first: int, last: int) -> Array:
-        """Return the sum of blocks first .. last - 1, each turned by its offset in a row."""
+        """Return the sum of blocks first .. last - 1, the last of which may be shorter, turned by a row's offsets."""
         ops, c = self.ops, self.columns
+        blocks = ops.padded(blocks, (last - first) * c)
         twice = ops.concat([ops.reshape(blocks, (last - first, c))] * 2, axis=1)
         starts = ops.arange(last - first) * (2 * c) + c - self._offsets[row][first:last]
         turned = ops.take(ops.flatten(twice), self._runs(starts))
         return ops.flatten(ops.sum(ops.reshape(turned, (last - first, c)), axis=0))
 
-    def estimates(self, table: Array) -> Array:
+    def estimates(self, table: Array, memory: Array | None = None) -> Array:
         ops, c = self.ops, self.columns
         twice = [ops.concat([table[row], table[row]]) for row in range(self.rows)]
-        found = []
-        for start, stop in self.pieces(c):
-            first, last = start // c, -(-stop // c)
-            values = []
-            for row in range(self.rows):
-                if self._sliced:
-                    turns = self._turns[row][first:last]
-                    x = ops.concat([twice[row][turn : turn + c] for turn in turns])
-                else:
-                    x = ops.take(twice[row], self._runs(self._offsets[row][first:last]))
-                values.append(self.signed(x[: stop - start], row, start, stop))
-            found.append(median(values, ops))
-        return ops.concat(found)
+
+        def turned(row: int, start: int, stop: int) -> Array:
+            if not self._sliced:
+                return ops.take(twice[row], self._runs(self._offsets[row][start // c : -(-stop // c)]))[: stop - start]
+            places = [
+                (first - b * c + self._turns[row][b], last - first) for b, first, last in self._blocks(start, stop)
+            ]
+            slices = [twice[row][place : place + length] for place, length in places]
+            return slices[0] if len(slices) == 1 else ops.concat(slices)
+
+        def part(start: int, stop: int) -> Array:
+            rows = [self.signed(turned(row, start, stop), row, start, stop) for row in range(self.rows)]
+            return median(rows, ops)
+
+        return self.joined(part, c, ops.dtype(table), memory)
 
     def _runs(self, starts: Array) -> Array:
         """Return the positions start, start + 1, ..., start + c - 1 for every start, 1-D."""
