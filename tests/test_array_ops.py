@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,41 @@ def test_operations_know_their_device(library: Library) -> None:
     assert hash(ops_of(x)) == hash(ops_of(library.array(np.zeros(1))))
     assert ops_of(np.zeros(1)) != ops_of(torch.zeros(1))
     assert ops_of(torch.zeros(1)) != ops_of(torch.zeros(1, device="meta"))
+
+
+@pytest.mark.parametrize("size", [1, 2**16 - 1, 2**16, 2**16 + 1, 2**17 + 5])
+@pytest.mark.parametrize("unit", [1, 3, 2**16 + 7])
+def test_work_by_pieces_is_that_on_everything(library: Library, size: int, unit: int) -> None:
+    """Outputs may be of other lengths and types, and in memory that is given."""
+    x = library.array(np.arange(size) % 251)
+    ops = ops_of(x)
+    groups = -(-size // unit)
+
+    def part(start: int, stop: int) -> list[Any]:
+        assert start % unit == 0
+        firsts = ops.take(x, ops.arange(-(-(stop - start) // unit)) * unit + start)
+        return [-x[start:stop], ops.cast(firsts, "float64")]
+
+    outputs = [(size, "float32"), (groups, "float64")]
+    for memory in ([], [ops.zeros((size,), "float32")], [None, ops.zeros((groups,), "float64")]):
+        negative, firsts = ops.by_pieces(part, size, unit, outputs, memory)
+        assert bits(negative) == bits(-x)
+        assert wide(firsts).tolist() == [float(i % 251) for i in range(0, size, unit)]
+
+
+@pytest.mark.mutable
+def test_work_by_pieces_is_in_the_memory_that_is_given(library: Library) -> None:
+    x = library.array(np.arange(2**16 + 1))
+    memory = ops_of(x).zeros((2**16 + 1,), "float32")
+    ops_of(x).by_pieces(lambda start, stop: [-x[start:stop]], 2**16 + 1, 1, [(2**16 + 1, "float32")], [memory])
+    if ops_of(x).piecewise:
+        assert bits(memory) == bits(-x)
+
+
+def test_the_host_has_the_same_numbers(library: Library) -> None:
+    x = library.array([1.0, -2.0, 3.0])
+    ops = ops_of(x)
+    there = ops.on_host(x)
+    back = ops.off_host(ops.host.add_(there, there))
+    assert type(back) is type(x)
+    assert wide(back).tolist() == [2.0, -4.0, 6.0]

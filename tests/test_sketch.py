@@ -24,7 +24,7 @@ from hvd_compress.operators.sketch.field import PRIME
 from hvd_compress.operators.sketch.median import median
 from hvd_compress.operators.sketch.polynomial import PolynomialHashes, bucket_of, check_size, coefficients, sign_bit_of
 from hvd_compress.operators.sketch.rotation import RotationHashes
-from hvd_compress.ops import ops_of
+from hvd_compress.ops import NumPyOps, base, numpy_ops, ops_of
 
 OPS = ops_of(np.zeros(1))
 Kind = Callable[..., Hashes]
@@ -50,14 +50,18 @@ def heavy(d: int, *key: int) -> np.ndarray:
 @KINDS
 @given(size=st.integers(1, 300), columns=st.integers(1, 90), rows=st.sampled_from([1, 3, 5, 9]))
 @pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("piecewise", [False, True])
 def test_sketch_and_estimates_are_those_of_charikar(
-    kind: Kind, sliced: bool, size: int, columns: int, rows: int
+    kind: Kind, sliced: bool, piecewise: bool, size: int, columns: int, rows: int
 ) -> None:
-    """Whatever the size, also where the work is done in several pieces, by an index or by slices."""
+    """Whatever the size, also where the work is done in pieces, of blocks or parts of them, by an index or slices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rotation, "_SLICE", 1 if sliced else 10**9)
         patch.setattr(hashes, "_AT_ONCE", 70)
         patch.setattr(hashes, "_PIECES", 5)
+        patch.setattr(NumPyOps, "piecewise", piecewise)
+        for module in (base, numpy_ops, rotation):
+            patch.setattr(module, "PIECE", 30 if sliced else 100)
         for library in (NUMPY, TORCH):
             ops = ops_of(library.array(0.0))
             found = kind(size, rows, columns, 4, ops)

@@ -180,6 +180,22 @@ class ArrayOps(ABC):
         """Return equal shapes joined along a new first axis."""
 
     @property
+    def host(self) -> ArrayOps:
+        """The operations for work in many small steps: NumPy's, quick to call, where they can share memory, or these.
+
+        They are for the arrays that `on_host` returns; bfloat16 has no place there.
+        """
+        return self
+
+    def on_host(self, x: Array) -> Array:
+        """Return x as an array of `host`, in the same memory."""
+        return x
+
+    def off_host(self, x: Array) -> Array:
+        """Return an array of `host` as one of these operations, in the same memory."""
+        return x
+
+    @property
     def piecewise(self) -> bool:
         """Whether `by_pieces` goes piece after piece."""
         return False
@@ -317,7 +333,10 @@ class ArrayOps(ABC):
 
     @abstractmethod
     def flip(self, x: Array, bits: Array, index: int) -> Array:
-        """Return x, float32 or float64, with another sign where bit `index` of `bits`, uint8 in x's shape, is set."""
+        """Return x, float32 or float64, with another sign where bit `index` of `bits` is set.
+
+        Bits are uint8, or integers as wide as x, in its shape; for several indices the latter are faster.
+        """
 
     @abstractmethod
     def sqrt(self, x: Array) -> Array:

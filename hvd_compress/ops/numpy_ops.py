@@ -190,8 +190,12 @@ class NumPyOps(ArrayOps):
     def flip(self, x: Array, bits: Array, index: int) -> Array:
         width = 8 * x.dtype.itemsize
         words = f"u{x.dtype.itemsize}"
-        masks = (bits.astype(words) & (1 << index)) << (width - 1 - index)
-        return (np.ascontiguousarray(x).view(words) ^ masks).view(x.dtype)
+        # Whole words are shifted out of place: they may be asked for again.
+        shift = np.dtype(words).type(width - 1 - index)
+        masks = np.left_shift(bits.view(words) if bits.itemsize == x.itemsize else bits.astype(words), shift)
+        masks &= np.dtype(words).type(1 << (width - 1))
+        masks ^= np.ascontiguousarray(x).view(words)
+        return masks.view(x.dtype)
 
     def sqrt(self, x: Array) -> Array:
         return np.sqrt(x)

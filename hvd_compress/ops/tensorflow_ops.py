@@ -197,8 +197,8 @@ class TensorFlowOps(ArrayOps):
     def flip(self, x: Array, bits: Array, index: int) -> Array:
         tf = self._tf
         words, width = (tf.int32, 32) if x.dtype == tf.float32 else (tf.int64, 64)
-        lowest = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, tf.constant(index, bits.dtype)), 1)
-        masks = tf.bitwise.left_shift(tf.cast(lowest, words), tf.constant(width - 1, words))
+        shifted = tf.bitwise.left_shift(tf.cast(bits, words), tf.constant(width - 1 - index, words))
+        masks = tf.bitwise.bitwise_and(shifted, tf.constant(-1 << (width - 1), words))
         return tf.bitcast(tf.bitwise.bitwise_xor(masks, tf.bitcast(x, words)), x.dtype)
 
     def sqrt(self, x: Array) -> Array:

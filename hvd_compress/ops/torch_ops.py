@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import CorruptPayloadError
 from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
 from .bit_fields import gathered, spread
-from .largest import by_groups, by_threshold, of_top
+from .largest import by_groups
+from .numpy_ops import NumPyOps
 from .random import ShortStream
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _LARGE = 2**22
 _WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
 _BITS_TOGETHER = sum(1 << (49 - 7 * i) for i in range(8))
+_NUMPY = NumPyOps()
 
 
 class TorchOps(ArrayOps):
@@ -87,6 +89,16 @@ class TorchOps(ArrayOps):
 
     def stack(self, arrays: Sequence[Array]) -> Array:
         return self._torch.stack(list(arrays))
+
+    @property
+    def host(self) -> ArrayOps:
+        return _NUMPY if self.device.type == "cpu" else self
+
+    def on_host(self, x: Array) -> Array:
+        return x.detach().numpy() if self.device.type == "cpu" else x
+
+    def off_host(self, x: Array) -> Array:
+        return self._torch.from_numpy(x) if self.device.type == "cpu" else x
 
     @property
     def piecewise(self) -> bool:
@@ -198,19 +210,19 @@ class TorchOps(ArrayOps):
 
     def top_k(self, x: Array, k: int) -> Array:
         if self._is_numpys(x):
-            return self._torch.from_numpy(of_top(x.detach().numpy(), k))
+            return self.off_host(_NUMPY.top_k(self.on_host(x), k))
         if k >= x.shape[0]:
             return self.arange(x.shape[0])
         return self._torch.topk(x, k, sorted=False).indices.sort().values
 
     def largest(self, x: Array, k: int) -> Array:
         if self._is_numpys(x):
-            return self._torch.from_numpy(by_threshold(x.detach().numpy(), k))
+            return self.off_host(_NUMPY.largest(self.on_host(x), k))
         return by_groups(self.abs(x), k, self)
 
     def argmax(self, x: Array) -> Array:
         if self._is_numpys(x):
-            return self._torch.from_numpy(np.argmax(x.detach().numpy(), axis=1))
+            return self.off_host(_NUMPY.argmax(self.on_host(x)))
         return self._torch.argmax(x, dim=1)
 
     def argsort(self, x: Array) -> Array:
@@ -253,9 +265,8 @@ class TorchOps(ArrayOps):
     def flip(self, x: Array, bits: Array, index: int) -> Array:
         torch = self._torch
         words, width = (torch.int32, 32) if x.dtype == torch.float32 else (torch.int64, 64)
-        # Subtracting 2^31 from a 32-bit word, whatever is in it, turns its highest bit over and no other.
-        flags = bits & (1 << index)
-        return torch.sub(x.contiguous().view(words), flags, alpha=1 << (width - 1 - index)).view(x.dtype)
+        masks = (bits.to(words) << (width - 1 - index)).bitwise_and_(-1 << (width - 1))
+        return masks.bitwise_xor_(x.contiguous().view(words)).view(x.dtype)
 
     def sqrt(self, x: Array) -> Array:
         return self._torch.sqrt(x)

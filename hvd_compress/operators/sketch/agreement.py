@@ -21,7 +21,9 @@ def checksum(positions: Array, dtype: str, ops: ArrayOps) -> Array:
     The mean of equal bits is that bit, but for rounding. Where ranks differ in a bit, the mean is off by at least 1/2
     for some of them, whatever their number and however coarse the element type.
     """
-    total = ops.sum(polynomial(positions % PRIME, _MIXING))
+    count = ops.shape(positions)[0]
+    terms = ops.by_pieces(lambda start, stop: [_mixed(positions[start:stop])], count, 1, [(count, "int64")])[0]
+    total = ops.sum(terms)
     return ops.cast(ops.reshape(total, (1,)) // _powers(ops) % 2, dtype)
 
 
@@ -31,6 +33,10 @@ def check_agreement(average: Array, own: Array, ops: ArrayOps) -> None:
         ops.max(ops.abs(average - own)) < 0.25,
         "Ranks have chosen different coordinates of one sketch: an allreduce did not give all of them the same table.",
     )
+
+
+def _mixed(positions: Array) -> Array:
+    return polynomial(positions % PRIME, _MIXING)
 
 
 @cache

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from ...contract import Array
 from ...ops import ArrayOps
-from ...ops.base import PIECE, pieces_of
+from ...ops.base import pieces_of
 
 # Elements that a device works on at once: no fewer, in no more pieces.
 _AT_ONCE, _PIECES = 2**16, 128
@@ -24,32 +24,46 @@ class Hashes(ABC):
         rows: r, odd.
         columns: c.
         signs: (ceil(r / 8), d), uint8: bit j % 8 of signs[j // 8, i] says whether s_j(i) = -1.
-        ops: array operations of the device.
+        ops: array operations of the device. Attributes and subclasses have those of its `host`.
     """
 
     def __init__(self, size: int, rows: int, columns: int, signs: np.ndarray[Any, Any], ops: ArrayOps) -> None:
-        self.size, self.rows, self.columns, self.ops = size, rows, columns, ops
-        self._signs = [ops.from_numpy(bits) for bits in signs]
+        self.size, self.rows, self.columns, self.ops, self._caller = size, rows, columns, ops.host, ops
+        self._signs = [self.ops.from_numpy(bits) for bits in signs]
 
-    @abstractmethod
+    @final
     def sketch(self, x: Array) -> Array:
         """Return the table (r, c) of the 1-D array x: T[j, b] = sum of s_j(i) x_i over the i with h_j(i) = b."""
+        return self._caller.off_host(self.table_of(self._caller.on_host(x)))
 
-    @abstractmethod
+    @final
     def estimates(self, table: Array, memory: Array | None = None) -> Array:
         """Return for every i the median over j of s_j(i) T[j, h_j(i)]; 1-D memory for them, if any, is donated."""
+        on_host = self._caller.on_host
+        found = self.medians_of(on_host(table), None if memory is None else on_host(memory))
+        return self._caller.off_host(found)
 
-    def signed(self, x: Array, row: int, start: int, stop: int) -> Array:
-        """Return s_row(i) x_(i - start) for i = start .. stop - 1, a new array."""
-        return self.ops.flip(x, self._signs[row // 8][start:stop], row % 8)
+    @abstractmethod
+    def table_of(self, x: Array) -> Array:
+        """Return what `sketch` does, of arrays of `ops`."""
+
+    @abstractmethod
+    def medians_of(self, table: Array, memory: Array | None) -> Array:
+        """Return what `estimates` does, of arrays of `ops`."""
+
+    def signs(self, start: int, stop: int, dtype: str) -> list[Array]:
+        """Return the signs of coordinates start .. stop - 1, for 8 rows each, as `signed` takes them."""
+        words = "int32" if dtype == "float32" else "int64"
+        return [self.ops.cast(bits[start:stop], words) for bits in self._signs]
+
+    def signed(self, x: Array, row: int, signs: list[Array]) -> Array:
+        """Return s_row(i) x_i for the coordinates that `signs` is for, a new array."""
+        return self.ops.flip(x, signs[row // 8], row % 8)
 
     def pieces(self, unit: int = 1) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of pieces of the coordinates, all but the last a multiple of `unit` long.
-
-        On a processor, where a unit does not fit into its cache, pieces are smaller and lie anywhere.
-        """
+        """Yield (start, stop) of pieces of the coordinates, all but the last a multiple of `unit` long."""
         if self.ops.piecewise:
-            yield from pieces_of(self.size, _in_cache(unit))
+            yield from pieces_of(self.size, unit)
             return
         wanted = max(_AT_ONCE, self.size // _PIECES)
         length = max(1, wanted // unit) * unit
@@ -61,10 +75,4 @@ class Hashes(ABC):
         if not self.ops.piecewise:
             return self.ops.concat([part(start, stop) for start, stop in self.pieces(unit)])
         outputs = [(self.size, dtype)]
-        return self.ops.by_pieces(
-            lambda start, stop: [part(start, stop)], self.size, _in_cache(unit), outputs, [memory]
-        )[0]
-
-
-def _in_cache(unit: int) -> int:
-    return unit if unit <= PIECE else 1
+        return self.ops.by_pieces(lambda start, stop: [part(start, stop)], self.size, unit, outputs, [memory])[0]

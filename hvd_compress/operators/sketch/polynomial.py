@@ -43,21 +43,23 @@ class PolynomialHashes(Hashes):
                 buckets[row, part] = bucket_of(places, lines[row], columns)
                 signs[row // 8, part] |= (sign_bit_of(places, cubics[row]) << (row % 8)).astype(np.uint8)
         super().__init__(size, rows, columns, signs, ops)
-        self._buckets = [ops.from_numpy(row) for row in buckets]
+        self._buckets = [self.ops.from_numpy(row) for row in buckets]
 
-    def sketch(self, x: Array) -> Array:
+    def table_of(self, x: Array) -> Array:
         ops = self.ops
         table = [ops.zeros((self.columns,), ops.dtype(x)) for _ in range(self.rows)]
         for start, stop in self.pieces():
+            signs = self.signs(start, stop, ops.dtype(x))
             for row in range(self.rows):
-                signed = self.signed(x[start:stop], row, start, stop)
+                signed = self.signed(x[start:stop], row, signs)
                 table[row] = ops.add_at_(table[row], self._places(row, start, stop), signed)
         return ops.stack(table)
 
-    def estimates(self, table: Array, memory: Array | None = None) -> Array:
+    def medians_of(self, table: Array, memory: Array | None) -> Array:
         def part(start: int, stop: int) -> Array:
             values = [self.ops.take(table[row], self._places(row, start, stop)) for row in range(self.rows)]
-            return median([self.signed(x, row, start, stop) for row, x in enumerate(values)], self.ops)
+            signs = self.signs(start, stop, self.ops.dtype(table))
+            return median([self.signed(x, row, signs) for row, x in enumerate(values)], self.ops)
 
         return self.joined(part, 1, self.ops.dtype(table), memory)
 

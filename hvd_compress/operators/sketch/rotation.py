@@ -9,6 +9,7 @@ import numpy as np
 
 from ...contract import Array
 from ...ops import ArrayOps, random_generator
+from ...ops.base import PIECE
 from .hashes import Hashes
 from .median import median
 
@@ -36,14 +37,17 @@ class RotationHashes(Hashes):
         super().__init__(size, rows, columns, draw.integers(0, 256, (-(-rows // 8), size), np.uint8), ops)
         self._turns = offsets.tolist()
         self._sliced = columns >= _SLICE
-        self._offsets = [] if self._sliced else [ops.from_numpy(row) for row in offsets]
+        # Slices may be of parts of blocks, where whole ones are too long for a processor's cache.
+        self._unit = 1 if self._sliced and self.ops.piecewise and columns > PIECE else columns
+        self._offsets = [] if self._sliced else [self.ops.from_numpy(row) for row in offsets]
 
-    def sketch(self, x: Array) -> Array:
+    def table_of(self, x: Array) -> Array:
         ops, c = self.ops, self.columns
         table = [ops.zeros((c,), ops.dtype(x)) for _ in range(self.rows)]
-        for start, stop in self.pieces(c):
+        for start, stop in self.pieces(self._unit):
+            signs = self.signs(start, stop, ops.dtype(x))
             for row, turns in enumerate(self._turns):
-                signed = self.signed(x[start:stop], row, start, stop)
+                signed = self.signed(x[start:stop], row, signs)
                 if self._sliced:
                     for b, first, last in self._blocks(start, stop):
                         place = (first - b * c + turns[b]) % c
@@ -67,7 +71,7 @@ class RotationHashes(Hashes):
         turned = ops.take(ops.flatten(twice), self._runs(starts))
         return ops.flatten(ops.sum(ops.reshape(turned, (last - first, c)), axis=0))
 
-    def estimates(self, table: Array, memory: Array | None = None) -> Array:
+    def medians_of(self, table: Array, memory: Array | None) -> Array:
         ops, c = self.ops, self.columns
         twice = [ops.concat([table[row], table[row]]) for row in range(self.rows)]
 
@@ -81,10 +85,11 @@ class RotationHashes(Hashes):
             return slices[0] if len(slices) == 1 else ops.concat(slices)
 
         def part(start: int, stop: int) -> Array:
-            rows = [self.signed(turned(row, start, stop), row, start, stop) for row in range(self.rows)]
+            signs = self.signs(start, stop, ops.dtype(table))
+            rows = [self.signed(turned(row, start, stop), row, signs) for row in range(self.rows)]
             return median(rows, ops)
 
-        return self.joined(part, c, ops.dtype(table), memory)
+        return self.joined(part, self._unit, ops.dtype(table), memory)
 
     def _runs(self, starts: Array) -> Array:
         """Return the positions start, start + 1, ..., start + c - 1 for every start, 1-D."""
