@@ -1,4 +1,7 @@
-"""Law: array operations of TensorFlow do, eagerly and in a graph, what NumPy's do; shapes are known beforehand."""
+"""Law: array operations of TensorFlow, eagerly and in a graph, and of torch do what NumPy's do.
+
+In a graph shapes are known beforehand.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch
 from cases import TENSORFLOW, bits, dtype_of, wide
 
 from hvd_compress import CorruptPayloadError
-from hvd_compress.ops import ArrayOps, ops_of
+from hvd_compress.ops import ArrayOps, TorchOps, ops_of
 
 Call = Callable[..., Any]
 
@@ -186,6 +190,16 @@ def test_an_operation_does_what_numpys_does(case: Case) -> None:
     for found in (case.call(ops, *given), built(*given)):
         check(found, expected, case.tolerance)
     assert all(shape.is_fully_defined() for shape in tf.nest.flatten(built.output_shapes)), "a shape is left open"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("piecewise", [True, False], ids=["processor", "accelerator"])
+def test_torch_does_what_numpy_does(case: Case, piecewise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the way that it takes on accelerators, whose memory NumPy cannot share; here on a processor."""
+    with np.errstate(all="ignore"):
+        expected = case.call(ops_of(np.zeros(1)), *[np.array(x) for x in case.inputs])
+    monkeypatch.setattr(TorchOps, "piecewise", piecewise)
+    check(case.call(ops_of(torch.zeros(1)), *[torch.tensor(x) for x in case.inputs]), expected, case.tolerance)
 
 
 def check(found: Any, expected: Any, tolerance: float) -> None:

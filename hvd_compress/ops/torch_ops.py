@@ -92,13 +92,13 @@ class TorchOps(ArrayOps):
 
     @property
     def host(self) -> ArrayOps:
-        return _NUMPY if self.device.type == "cpu" else self
+        return _NUMPY if self.piecewise else self
 
     def on_host(self, x: Array) -> Array:
-        return x.detach().numpy() if self.device.type == "cpu" else x
+        return x.detach().numpy() if self.piecewise else x
 
     def off_host(self, x: Array) -> Array:
-        return self._torch.from_numpy(x) if self.device.type == "cpu" else x
+        return self._torch.from_numpy(x) if self.piecewise else x
 
     @property
     def piecewise(self) -> bool:
@@ -155,7 +155,7 @@ class TorchOps(ArrayOps):
 
     def from_bytes(self, x: Array, dtype: str) -> Array:
         # A piece of a larger buffer may start at an address that the wider type cannot have.
-        return x.clone().view(getattr(self._torch, dtype))
+        return x.clone().view(getattr(self._torch, dtype)) if x.numel() else self.zeros((0,), dtype)
 
     def to_bfloat16_bits(self, x: Array) -> Array:
         return x.to(self._torch.bfloat16).contiguous().view(self._torch.int16)
@@ -349,4 +349,4 @@ class TorchOps(ArrayOps):
 
     def _is_numpys(self, x: Array) -> bool:
         """Return whether NumPy, whose selections are many times as fast on a processor, can work on x where it is."""
-        return self.device.type == "cpu" and x.dtype != self._torch.bfloat16
+        return self.piecewise and x.dtype != self._torch.bfloat16
