@@ -30,10 +30,9 @@ class TopK(Codec):
 
     Args:
         ratio: share of elements that is kept, 0 < ratio <= 1.
-        selection: "exact": the k largest, by two small sorts; "chunked": the largest of every ceil(1/ratio)
-            consecutive elements, so that positions are short and no sort is needed; it may miss large elements that
-            are close together; "sampled": those above a threshold that a sample of 1 % gives, so that no large sort is
-            needed: about the largest, and exact below 2048 elements.
+        selection: "exact": the k largest; "chunked": the largest of every ceil(1/ratio) consecutive elements, so that
+            positions are short; it may miss large elements that are close together; "sampled": those above a threshold
+            that a sample of 1 % gives: about the largest, and exact below 2048 elements.
         min_size: tensors with fewer elements, and those with fewer than 2 dimensions, travel dense.
 
     Raises:

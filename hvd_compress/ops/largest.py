@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -89,16 +89,17 @@ def of_top(x: _Numbers, count: int) -> _Numbers:
 
 def _sampled(x: _Numbers) -> _Numbers:
     """Return |x| at one random place in each of `_SAMPLE` equal stretches; 0 for NaN, so that no threshold is one."""
-    sample = np.abs(x[_places(x.shape[0])])
+    # Fixed steps could follow the rows of a matrix.
+    places = (_in_stretches() * (x.shape[0] / _SAMPLE)).astype(np.int64)
+    sample = np.abs(x[np.minimum(places, x.shape[0] - 1)])
     sample[np.isnan(sample)] = 0.0
     return sample
 
 
-@lru_cache(maxsize=64)
-def _places(size: int) -> _Numbers:
-    # Fixed steps could follow the rows of a matrix.
-    starts = np.arange(_SAMPLE + 1) * size // _SAMPLE
-    return random_generator(("sample", size)).integers(starts[:-1], starts[1:])
+@cache
+def _in_stretches() -> _Numbers:
+    """Return a random number from i to i + 1 for every i = 0 .. _SAMPLE - 1, always the same."""
+    return np.arange(_SAMPLE) + random_generator(("sample",)).random(_SAMPLE)
 
 
 def _where(x: _Numbers, passed_over: Callable[[_Numbers, _Numbers], object], most: int | None = None) -> _Numbers:
