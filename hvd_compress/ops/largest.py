@@ -99,7 +99,8 @@ def _sampled(x: _Numbers) -> _Numbers:
 @cache
 def _in_stretches() -> _Numbers:
     """Return a random number from i to i + 1 for every i = 0 .. _SAMPLE - 1, always the same."""
-    return np.arange(_SAMPLE) + random_generator(("sample",)).random(_SAMPLE)
+    places: _Numbers = np.arange(_SAMPLE) + random_generator(("sample",)).random(_SAMPLE)
+    return places
 
 
 def _where(x: _Numbers, passed_over: Callable[[_Numbers, _Numbers], object], most: int | None = None) -> _Numbers:
