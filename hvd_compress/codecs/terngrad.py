@@ -19,12 +19,13 @@ _WIDTH = 2
 @final
 @dataclass(frozen=True, repr=False)
 class TernGrad(Piecewise):
-    """C(x)_i = m sign(g_i) b_i, b_i = 1 with probability |g_i| / m, else 0; m = max|g|, g = x clipped at c sigma.
+    """C(x)_i = m floor(g_i / m + u_i), u uniform in (0, 1), m = max|g|, g = x clipped at c sigma.
 
-    sigma is the standard deviation of x around its mean, and clipping makes the update smaller where there are
-    outliers: C is unbiased with c = 0 only, and then E||C(x) - x||^2 <= (sqrt(d) - 1)/2 ||x||^2. Where sigma is 0, for
-    a constant or for one element, nothing is clipped; a gradient whose mean is far above its deviation loses most of
-    it, and wants c = 0. Zeros stay zeros; with an infinity or a NaN everything comes back as NaN.
+    That is m sign(g_i) with probability |g_i| / m, else 0 (to within 2^-17: u has 16 bits). sigma is the standard
+    deviation of x around its mean, and clipping makes the update smaller where there are outliers: C is unbiased with
+    c = 0 only, and then E||C(x) - x||^2 <= (sqrt(d) - 1)/2 ||x||^2. Where sigma is 0, for a constant or for one
+    element, nothing is clipped; a gradient whose mean is far above its deviation loses most of it, and wants c = 0.
+    Zeros stay zeros; with an infinity or a NaN everything comes back as NaN.
 
     Two parts: 2 bits an element, and m as float32 (float64 for float64 gradients).
 
