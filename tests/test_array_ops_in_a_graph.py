@@ -134,7 +134,6 @@ CASES = [
     Case("scale by an array", lambda o, x, f: o.scale_(o.copy(x), f), [NUMBERS, np.float64(0.5)]),
     Case("finite or zero", lambda o, x: o.finite_or_zero_(o.copy(x)), [WITH_NAN]),
     Case("square", lambda o, x: o.squared_(o.copy(x)), [NUMBERS]),
-    Case("zero", lambda o, x: o.zeroed_(o.copy(x)), [WITH_NAN]),
     Case("scale and shift", lambda o, x: o.scale_and_shift_(o.copy(x), 2.0**-3, 0.5), [np.arange(9.0)]),
     Case("scale rows", lambda o, x: o.scale_(o.copy(x), o.row_maxima(x)), [TABLE]),
     Case("round", lambda o, x: o.rounded_(o.copy(x), o.abs(x) + 0.25, 1.0), [NUMBERS]),

@@ -384,10 +384,6 @@ class ArrayOps(ABC):
         """Return factor * x; the factor is a number, or an array that broadcasts to the shape of x."""
 
     @abstractmethod
-    def zeroed_(self, x: Array) -> Array:
-        """Return zeros in x's shape and element type."""
-
-    @abstractmethod
     def squared_(self, x: Array) -> Array:
         """Return x * x."""
 

@@ -91,7 +91,7 @@ def _sampled(x: _Numbers) -> _Numbers:
     """Return |x| at one random place in each of `_SAMPLE` equal stretches; 0 for NaN, so that no threshold is one."""
     # Fixed steps could follow the rows of a matrix.
     places = (_in_stretches() * (x.shape[0] / _SAMPLE)).astype(np.int64)
-    sample = np.abs(x[np.minimum(places, x.shape[0] - 1)])
+    sample: _Numbers = np.abs(x[np.minimum(places, x.shape[0] - 1)])
     sample[np.isnan(sample)] = 0.0
     return sample
 

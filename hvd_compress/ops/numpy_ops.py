@@ -233,10 +233,6 @@ class NumPyOps(ArrayOps):
         x *= np.asarray(factor, x.dtype)
         return x
 
-    def zeroed_(self, x: Array) -> Array:
-        x[...] = 0
-        return x
-
     def squared_(self, x: Array) -> Array:
         return np.multiply(x, x, out=x)
 

@@ -236,9 +236,6 @@ class TensorFlowOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x * self._like(factor, x)
 
-    def zeroed_(self, x: Array) -> Array:
-        return self._tf.zeros_like(x)
-
     def squared_(self, x: Array) -> Array:
         return self._tf.square(x)
 

@@ -299,9 +299,6 @@ class TorchOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x if isinstance(factor, float) and factor == 1.0 else x.mul_(factor)
 
-    def zeroed_(self, x: Array) -> Array:
-        return x.zero_()
-
     def squared_(self, x: Array) -> Array:
         return x.mul_(x)
 
