@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ _LARGE = 2**22
 _WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
 _BITS_TOGETHER = sum(1 << (49 - 7 * i) for i in range(8))
+# Elements of a product of thin factors that a processor writes at once: what is written stays in its cache.
+_PRODUCT = 2**16
 _NUMPY = NumPyOps()
 
 
@@ -318,10 +320,25 @@ class TorchOps(ArrayOps):
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
         left, right = a.t() if transpose_a else a, b.t() if transpose_b else b
-        return self._torch.mm(left, right, out=out) if out is not None else self._torch.mm(left, right)
+        if out is None:
+            return self._torch.mm(left, right)
+        left = left.contiguous()
+        for rows in self._row_blocks(out):
+            self._torch.mm(left[rows], right, out=out[rows])
+        return out
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
-        return x.addmm_(a.t(), b, alpha=-1.0)
+        left = a.t().contiguous()
+        for rows in self._row_blocks(x):
+            x[rows].addmm_(left[rows], b, alpha=-1.0)
+        return x
+
+    def _row_blocks(self, x: Array) -> Iterator[slice]:
+        """Yield blocks of rows of a matrix: a product of thin factors goes over what it writes more than once."""
+        rows, columns = x.shape
+        length = max(1, _PRODUCT // max(1, columns)) if self.device.type == "cpu" else rows
+        for start in range(0, rows, max(1, length)):
+            yield slice(start, start + length)
 
     def keep_rows_(self, x: Array, kept: Array) -> Array:
         # Looking is faster than writing, where it waits for nothing; and nearly always all are kept.
