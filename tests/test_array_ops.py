@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_compress.ops import ops_of, random_generator
+from hvd_compress.ops.base import PIECE
 
 sizes = st.integers(1, 8)
 
@@ -100,8 +101,8 @@ def test_operations_know_their_device(library: Library) -> None:
     assert ops_of(torch.zeros(1)) != ops_of(torch.zeros(1, device="meta"))
 
 
-@pytest.mark.parametrize("size", [1, 2**16 - 1, 2**16, 2**16 + 1, 2**17 + 5])
-@pytest.mark.parametrize("unit", [1, 3, 2**16 + 7])
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 5])
+@pytest.mark.parametrize("unit", [1, 3, PIECE + 7])
 def test_work_by_pieces_is_that_on_everything(library: Library, size: int, unit: int) -> None:
     """Outputs may be of other lengths and types, and in memory that is given."""
     x = library.array(np.arange(size) % 251)
@@ -122,9 +123,10 @@ def test_work_by_pieces_is_that_on_everything(library: Library, size: int, unit:
 
 @pytest.mark.mutable
 def test_work_by_pieces_is_in_the_memory_that_is_given(library: Library) -> None:
-    x = library.array(np.arange(2**16 + 1))
-    memory = ops_of(x).zeros((2**16 + 1,), "float32")
-    ops_of(x).by_pieces(lambda start, stop: [-x[start:stop]], 2**16 + 1, 1, [(2**16 + 1, "float32")], [memory])
+    size = PIECE + 1
+    x = library.array(np.arange(size))
+    memory = ops_of(x).zeros((size,), "float32")
+    ops_of(x).by_pieces(lambda start, stop: [-x[start:stop]], size, 1, [(size, "float32")], [memory])
     if ops_of(x).piecewise:
         assert bits(memory) == bits(-x)
 

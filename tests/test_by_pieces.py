@@ -10,7 +10,7 @@ import pytest
 from cases import NUMPY, TORCH, Library, assert_close, bits, wide
 from oracles import quantisers as oracle
 
-from hvd_compress import QSGD, BlockSign, Codec, OneBit, Spec, TernGrad
+from hvd_compress import QSGD, BlockSign, Codec, OneBit, Spec, TernGrad, TopK
 from hvd_compress.ops import ops_of
 from hvd_compress.ops.random import ShortStream
 
@@ -25,6 +25,7 @@ CODECS: list[Codec] = [
         TernGrad(),
         TernGrad(clip=0.0),
     ),
+    *(TopK(0.01), TopK(0.01, "chunked"), TopK(0.01, "sampled"), TopK(0.3, "chunked")),
 ]
 
 

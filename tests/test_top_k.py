@@ -33,6 +33,7 @@ from hvd_compress.codecs.positions import from_wire, index_dtype, to_wire
 from hvd_compress.codecs.selection import chunk_of, count_of, largest_of_chunks
 from hvd_compress.contract import Context
 from hvd_compress.ops import ops_of
+from hvd_compress.ops.base import PIECE
 from hvd_compress.ops.largest import by_groups
 
 
@@ -167,10 +168,10 @@ def test_selection_by_a_threshold_is_exact_and_takes_the_first_of_equals(name: s
 
 
 @pytest.mark.parametrize("rest", [-1, 0, 1])
-@pytest.mark.parametrize("chunk", [2, 64, 100, 2**16, 2**16 + 3])
+@pytest.mark.parametrize("chunk", [7, 64, 100, 2**16, PIECE + 3])
 def test_chunks_are_those_of_the_whole_however_many_there_are(library: Library, chunk: int, rest: int) -> None:
     """Of equal numbers the first is chosen."""
-    size = (2**17 // chunk + 1) * chunk + rest
+    size = (2 * PIECE // chunk + 1) * chunk + rest
     x = np.round(4 * normal(8, shape=(size,)))
     expected = [int(np.argmax(np.abs(x[start : start + chunk]))) for start in range(0, size, chunk)]
     array = library.array(x)

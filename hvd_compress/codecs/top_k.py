@@ -66,8 +66,13 @@ class TopK(Codec):
         return to_wire(positions, span, ops), ops.take(flat, positions) + alarm(flat, ops)
 
     def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        flat = ops.zeros((spec.size,), spec.dtype)
-        return ops.reshape(ops.put_(flat, self.positions(parts, spec, ops), ops.cast(parts[1], spec.dtype)), spec.shape)
+        return ops.reshape(self._put_(ops.zeros((spec.size,), spec.dtype), parts, spec, ops), spec.shape)
+
+    def decode_to_(self, out: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        return ops.reshape(self._put_(ops.zero_(ops.flatten(out)), parts, spec, ops), ops.shape(out))
+
+    def _put_(self, zeros: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        return ops.put_(zeros, self.positions(parts, spec, ops), ops.cast(parts[1], spec.dtype))
 
     def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         values = ops.cast(parts[1], ops.dtype(total))
@@ -76,8 +81,9 @@ class TopK(Codec):
 
     def subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         # As in `decode`: what was sent is first rounded to the gradient's element type.
-        values = -ops.cast(parts[1], spec.dtype)
-        return ops.reshape(ops.add_at_(ops.flatten(array), self.positions(parts, spec, ops), values), spec.shape)
+        values = ops.cast(-ops.cast(parts[1], spec.dtype), ops.dtype(array))
+        flat = ops.add_at_(ops.flatten(array), self.positions(parts, spec, ops), values)
+        return ops.reshape(flat, ops.shape(array))
 
     def positions(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         span = self._span(spec)
