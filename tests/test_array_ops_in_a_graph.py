@@ -144,6 +144,10 @@ CASES = [
     ),
     Case("keep all rows", lambda o, x: o.keep_rows_(o.copy(x), o.row_maxima(x) < 99.0), [TABLE]),
     Case("row norms", lambda o, x: o.row_norms(x), [TABLE], 1e-6),
+    *(
+        Case(f"bits {i} to {i + n}", lambda o, x, i=i, n=n: o.bit_field(x, i, n), [np.int32([0, 1, 77, 2**31 - 1])])
+        for i, n in ((0, 23), (3, 4), (23, 8), (30, 1))
+    ),
     Case("nonnegative", lambda o, x: o.nonnegative(x), [ODD]),
     Case("nonnegative in half precision", lambda o, x: o.nonnegative(o.cast(x, "float16")), [ODD]),
     Case("thresholds", lambda o, x: o.thresholds("float32", ("w", 3))(0, 11), [NOTHING]),

@@ -10,14 +10,15 @@ import pytest
 from cases import NUMPY, TORCH, Library, assert_close, bits, wide
 from oracles import quantisers as oracle
 
-from hvd_compress import QSGD, BlockSign, Codec, OneBit, Spec, TernGrad, TopK
+from hvd_compress import QSGD, BlockSign, Codec, Natural, OneBit, Spec, TernGrad, TopK
 from hvd_compress.ops import ops_of
 from hvd_compress.ops.random import ShortStream
 
 PIECE = 2**16
 SIZES = [1, 8, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 12345]
 CODECS: list[Codec] = [
-    *(BlockSign(), BlockSign(block=256), BlockSign(block=100), BlockSign(scaled=False), OneBit()),
+    *(BlockSign(), BlockSign(block=256), BlockSign(block=100), BlockSign(scaled=False)),
+    *(OneBit(), Natural()),
     *(
         QSGD(),
         QSGD(levels=3, bucket=37, norm="max"),

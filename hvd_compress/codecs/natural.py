@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..contract import Array, Codec, Key, Spec
-from ..ops import ArrayOps
-from .rounding import packed_size
+from ..contract import Array, Key, Spec
+from ..ops import ArrayOps, Cut
+from .piecewise import Piecewise
+from .rounding import packed_codes, packed_size
 
-_MANTISSA = 2**23
+# Bits of the fraction of float32.
+_MANTISSA = 23
 # Exponent fields, biased as those of float32, of the largest power of two in a gradient's range.
 _TOP = {"float16": 127 + 15}
 _LARGEST = 254
@@ -17,7 +20,7 @@ _LARGEST = 254
 
 @final
 @dataclass(frozen=True, repr=False)
-class Natural(Codec):
+class Natural(Piecewise):
     """Round |x| = f 2^e, 1 <= f < 2, at random to 2^e or 2^(e+1), up with probability f - 1; the sign stays.
 
     Unbiased: E C(x) = x; and E(C(x) - x)^2 <= x^2 / 8 for every element. Two parts: the exponent field of float32, one
@@ -36,18 +39,34 @@ class Natural(Codec):
         return 1.125
 
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
-        flat = ops.cast(ops.flatten(array), "float32")
-        bits = ops.bitcast(ops.abs(flat), "int32")
-        exponents = bits // _MANTISSA
-        fractions = ops.cast(bits - exponents * _MANTISSA, "float32") * (1.0 / _MANTISSA)
-        up = ops.uniform(ops.shape(flat), "float32", key) < fractions
-        raised = exponents + ops.cast(up & (exponents < _TOP.get(ops.dtype(array), _LARGEST)), "int32")
-        return ops.cast(raised, "uint8"), ops.pack(ops.cast(flat < 0.0, "uint8"), 1)
+        flat = ops.flatten(array)
+        size, top = ops.shape(flat)[0], _TOP.get(ops.dtype(array), _LARGEST)
+        uniforms = ops.uniform((size,), "float32", key)
 
-    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
-        powers = ops.bitcast(ops.cast(parts[0], "int32") * _MANTISSA, "float32")
-        signs = 1.0 - 2.0 * ops.cast(ops.unpack(parts[1], 1, spec.size), "float32")
-        return ops.cast(ops.reshape(powers * signs, spec.shape), spec.dtype)
+        def part(start: int, stop: int) -> Sequence[Array]:
+            x = ops.cast(flat[start:stop], "float32")
+            bits = ops.bitcast(ops.abs(x), "int32")
+            exponents = ops.bit_field(bits, _MANTISSA, 8)
+            fractions = ops.scale_(ops.cast(ops.bit_field(bits, 0, _MANTISSA), "float32"), 2.0**-_MANTISSA)
+            up = (uniforms[start:stop] < fractions) & (exponents < top)
+            raised = exponents + ops.cast(up, "int32")
+            return ops.cast(raised, "uint8"), ops.pack(ops.cast(x < 0.0, "uint8"), 1)
+
+        return tuple(ops.by_pieces(part, size, 8, self.payload(Spec((size,)))))
+
+    @property
+    def unit(self) -> int:
+        return 8
+
+    def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
+        negative = packed_codes(parts[1], 1, ops)
+
+        def cut(start: int, stop: int) -> Array:
+            powers = ops.bitcast(ops.cast(parts[0][start:stop], "int32") * 2**_MANTISSA, "float32")
+            signs = ops.scale_and_shift_(ops.cast(negative(start, stop), "float32"), -2.0, 1.0)
+            return ops.cast(ops.scale_(signs, powers), spec.dtype)
+
+        return cut
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((spec.size, "uint8"), (packed_size(spec.size, 1), "uint8"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from ..codecs.rounding import (
+    ROW,
     bucket_count,
     check_levels,
     clipping_bound,
@@ -31,7 +33,7 @@ from ..contract import (
     check_at_least,
     check_finite,
 )
-from ..ops import ArrayOps
+from ..ops import ArrayOps, Cut
 
 
 @final
@@ -68,35 +70,52 @@ class SharedScale(Operator):
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, world, levels = context.ops, context.spec, context.world_size, self.levels
         flat = ops.cast(ops.flatten(grad), spec.wide.dtype)
-        rows = in_buckets(self._clipped(flat, ops), self.bucket, ops)
-        largest = ops.row_maxima(rows)
+        cut = self._cut(flat, ops)
         # A maximum may pass over a NaN; it does not pass over an infinity.
-        largest = ops.flatten(ops.where(largest < math.inf, largest, math.inf))
-        (scale,) = yield [Max(largest, donate=True)]
-        thresholds = ops.thresholds(spec.wide.dtype, (context.name, context.step, context.rank))(0, spec.size)
-        shares, _ = normalised(rows, ops.reshape(scale, (-1, 1)), ops)
-        codes = level_codes(ops.scale_(shares, float(levels)), in_buckets(thresholds, self.bucket, ops), levels, ops)
-        codes = ops.cast(ops.flatten(codes)[: spec.size], "int32")
+        largest = self._maxima(cut, spec, ops)
+        (scale,) = yield [Max(ops.where(largest < math.inf, largest, math.inf), donate=True)]
+        thresholds = ops.thresholds(spec.wide.dtype, (context.name, context.step, context.rank))
+
+        def coded(start: int, stop: int) -> Sequence[Array]:
+            own = scale[start // self.bucket : -(-stop // self.bucket)] if self.bucket else scale
+            shares, _ = normalised(in_buckets(cut(start, stop), self.bucket, ops), ops.reshape(own, (-1, 1)), ops)
+            random = in_buckets(thresholds(start, stop), self.bucket, ops)
+            rounded = level_codes(ops.scale_(shares, float(levels)), random, levels, ops)
+            return (ops.cast(ops.flatten(rounded)[: stop - start], "int32"),)
+
+        unit = self.bucket or ROW
+        (codes,) = ops.by_pieces(coded, spec.size, unit, [(spec.size, "int32")])
         steps = scale / levels
 
         def rest() -> Array | None:
             if not context.feedback:
                 return None
             own = restorer(lambda start, stop: codes[start:stop], steps, spec.wide.dtype, self.bucket, levels, ops)
-            return ops.add_by_pieces_(ops.reshape(flat, spec.shape), own, max(1, self.bucket), -1.0)
+            return ops.add_by_pieces_(ops.reshape(flat, spec.shape), own, unit, -1.0)
 
         total, unsent = yield [Sum(packed_fields(codes, levels, world, ops), donate=True), Meanwhile(rest)]
         sums = unpacked_fields(total, levels, world, spec.size, ops)
         decoder = restorer(lambda a, b: sums[a:b], steps / world, spec.dtype, self.bucket, levels * world, ops)
         output = (spec.size, spec.dtype)
-        (mean,) = ops.by_pieces(lambda a, b: (decoder(a, b),), spec.size, max(1, self.bucket), [output])
+        (mean,) = ops.by_pieces(lambda a, b: (decoder(a, b),), spec.size, unit, [output])
         return Exchanged(ops.reshape(mean, spec.shape), unsent, state)
 
-    def _clipped(self, flat: Array, ops: ArrayOps) -> Array:
+    def _cut(self, flat: Array, ops: ArrayOps) -> Cut:
+        """Return what gives numbers start .. stop - 1 of the gradient, clipped."""
         if not self.clip or ops.shape(flat)[0] < 2:
-            return flat
+            return lambda start, stop: flat[start:stop]
         bound = clipping_bound(flat, self.clip, ops)
-        return ops.maximum(ops.minimum(flat, bound), -bound)
+        return lambda start, stop: ops.maximum(ops.minimum(flat[start:stop], bound), -bound)
+
+    def _maxima(self, cut: Cut, spec: Spec, ops: ArrayOps) -> Array:
+        """Return the largest absolute value of every bucket."""
+        width = self.bucket or ROW
+
+        def part(start: int, stop: int) -> Sequence[Array]:
+            return (ops.flatten(ops.row_maxima(in_buckets(cut(start, stop), width, ops))),)
+
+        (found,) = ops.by_pieces(part, spec.size, width, [(bucket_count(spec.size, width), spec.wide.dtype)])
+        return found if self.bucket or spec.size == 0 else ops.reshape(ops.max(found), (1,))
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         words = -(-spec.size // fields(self.levels, world_size)[1])
@@ -124,5 +143,5 @@ def packed_fields(codes: Array, levels: int, world_size: int, ops: ArrayOps) -> 
 def unpacked_fields(words: Array, levels: int, world_size: int, size: int, ops: ArrayOps) -> Array:
     """Return the sums of W numbers, `size` of them, that summed words hold."""
     bits, count = fields(levels, world_size)
-    pieces = [words // 2 ** (bits * j) % 2**bits for j in range(count)]
+    pieces = [ops.bit_field(words, bits * j, bits) for j in range(count)]
     return ops.concat(pieces)[:size]

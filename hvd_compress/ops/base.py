@@ -240,6 +240,10 @@ class ArrayOps(ABC):
         return self.concat([change(i, part) for i, part in enumerate(self.split(x, sizes))])
 
     @abstractmethod
+    def bit_field(self, x: Array, first: int, width: int) -> Array:
+        """Return the numbers in bits [first, first + width) of whole numbers x >= 0."""
+
+    @abstractmethod
     def nonnegative(self, x: Array) -> Array:
         """Return 1 where x >= 0, else 0, as uint8."""
 

@@ -124,6 +124,9 @@ class NumPyOps(ArrayOps):
     def bitcast(self, x: Array, dtype: str) -> Array:
         return np.ascontiguousarray(x).view(np.dtype(dtype))
 
+    def bit_field(self, x: Array, first: int, width: int) -> Array:
+        return (x >> first) & ((1 << width) - 1)
+
     def nonnegative(self, x: Array) -> Array:
         return np.asarray(x >= 0).view(np.uint8)
 

@@ -109,6 +109,10 @@ class TensorFlowOps(ArrayOps):
     def bitcast(self, x: Array, dtype: str) -> Array:
         return self._tf.bitcast(x, dtype)
 
+    def bit_field(self, x: Array, first: int, width: int) -> Array:
+        bitwise, mask = self._tf.bitwise, self._tf.constant((1 << width) - 1, x.dtype)
+        return bitwise.bitwise_and(bitwise.right_shift(x, self._tf.constant(first, x.dtype)), mask)
+
     def nonnegative(self, x: Array) -> Array:
         return self._tf.cast(x >= 0, "uint8")
 

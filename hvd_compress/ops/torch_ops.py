@@ -168,6 +168,9 @@ class TorchOps(ArrayOps):
     def bitcast(self, x: Array, dtype: str) -> Array:
         return x.contiguous().view(getattr(self._torch, dtype))
 
+    def bit_field(self, x: Array, first: int, width: int) -> Array:
+        return (x >> first).bitwise_and_((1 << width) - 1)
+
     def nonnegative(self, x: Array) -> Array:
         # Comparisons to truth values take five times as long as those to numbers.
         return self._torch.ge(x, 0, out=self._torch.empty_like(x)).to(self._torch.int8).view(self._torch.uint8)
