@@ -16,7 +16,9 @@ def _mask(bits: int, spacing: int, length: int) -> int:
 
 
 def gathered(words: Words, width: int, length: int) -> Words:
-    """Return words of `length` bits whose fields, one a byte, moved down to every `width` bits; what is above is 0.
+    """Return words of `length` bits whose fields, one a byte, moved down to every `width` bits, `length` / 8 fields.
+
+    What is above them is left over, and to be dropped.
 
     Args:
         words: a number below 2^width in every byte.
@@ -28,7 +30,9 @@ def gathered(words: Words, width: int, length: int) -> Words:
         # Fields in pairs: the lower one stays, the upper one moves down to its end.
         low = _mask(bits, 2 * spacing, length)
         if 2 * bits <= spacing:
-            words = (words | (words >> (spacing - bits))) & _mask(2 * bits, 2 * spacing, length)
+            words = words | (words >> (spacing - bits))
+            if 2 * spacing < length:
+                words = words & _mask(2 * bits, 2 * spacing, length)
         else:
             words = (words & low) | ((words >> (spacing - bits)) & (low << bits))
         spacing, bits = 2 * spacing, 2 * bits
@@ -36,7 +40,7 @@ def gathered(words: Words, width: int, length: int) -> Words:
 
 
 def spread(words: Words, width: int, length: int) -> Words:
-    """Return what `gathered` made its words of.
+    """Return words of `length` bits with a number in every byte: `gathered`, undone.
 
     Args:
         words: a number below 2^width in every `width` bits, `length` / 8 of them, and 0 above.
