@@ -12,7 +12,13 @@ from ..ops import ArrayOps, ops_of
 
 
 class Transport(ABC):
-    """Starts and finishes collectives on 1-D buffers (AllToAll: world_size x n)."""
+    """Starts and finishes collectives on 1-D buffers (AllToAll: world_size x n).
+
+    Attributes:
+        any_order: whether ranks may start collectives in different orders, as where they are matched by name.
+    """
+
+    any_order: bool = False
 
     @abstractmethod
     def start(self, request: Collective, name: str) -> Any:
@@ -61,8 +67,18 @@ class RoundTrip:
 
     def advance_if_arrived(self) -> None:
         """Go on for as long as nothing has to be waited for."""
-        while not self.exchange.done and all(self._transport.arrived(handle) for handle in self._handles):
+        while self.has_arrived:
             self.advance()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the round under way is there, so that nothing has to be waited for."""
+        return not self.exchange.done and all(self._transport.arrived(handle) for handle in self._handles)
+
+    @property
+    def any_order(self) -> bool:
+        """Whether ranks may go on with several round trips in different orders."""
+        return self._transport.any_order
 
     def advance(self) -> None:
         """Wait for the round under way and start the next one."""
@@ -92,4 +108,7 @@ def complete(trips: list[RoundTrip]) -> None:
     for trip in trips:
         trip.exchange.meanwhile()
     while live := [trip for trip in trips if not trip.exchange.done]:
-        min(live, key=lambda trip: trip.exchange.round_number).advance()
+        # What has arrived gives something to do while the others travel.
+        arrived = (trip for trip in live if trip.any_order and trip.has_arrived)
+        lowest = min(live, key=lambda trip: trip.exchange.round_number)
+        next(arrived, lowest).advance()

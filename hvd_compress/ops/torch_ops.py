@@ -314,6 +314,8 @@ class TorchOps(ArrayOps):
         return self._torch.add(self._torch.tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
 
     def finite_or_zero_(self, x: Array) -> Array:
+        if self.device.type == "cpu" and x.numel() >= _PRODUCT and self._torch.isfinite(x.sum()):
+            return x  # looking is faster than writing, where it waits for nothing
         return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
@@ -326,6 +328,12 @@ class TorchOps(ArrayOps):
         if out is None:
             return self._torch.mm(left, right)
         left = left.contiguous()
+        if self._is_numpys(out) and self._torch.get_num_threads() == 1:
+            # NumPy's library writes thin products in half the time of torch's.
+            factors, target = (self.on_host(left), self.on_host(right)), self.on_host(out)
+            for rows in self._row_blocks(out):
+                np.matmul(factors[0][rows], factors[1], out=target[rows])
+            return out
         for rows in self._row_blocks(out):
             self._torch.mm(left[rows], right, out=out[rows])
         return out
@@ -339,9 +347,11 @@ class TorchOps(ArrayOps):
     def _row_blocks(self, x: Array) -> Iterator[slice]:
         """Yield blocks of rows of a matrix: a product of thin factors goes over what it writes more than once."""
         rows, columns = x.shape
-        length = max(1, _PRODUCT // max(1, columns)) if self.device.type == "cpu" else rows
+        length = rows
+        if self.device.type == "cpu":
+            length = _PRODUCT * self._torch.get_num_threads() // max(1, columns)
         for start in range(0, rows, max(1, length)):
-            yield slice(start, start + length)
+            yield slice(start, start + max(1, length))
 
     def keep_rows_(self, x: Array, kept: Array) -> Array:
         # Looking is faster than writing, where it waits for nothing; and nearly always all are kept.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any, final
 
 import horovod.torch as stock
@@ -14,12 +15,17 @@ from ..drivers import Transport
 # What Horovod cannot move for torch travels as the bits of a type of the same width that it can.
 _CARRIED_AS = {torch.bfloat16: torch.int16, torch.bool: torch.uint8}
 
+# Seconds.
+_LOOK_AGAIN = 5e-5
+
 _REDUCTIONS = {Mean: stock.Average, Sum: stock.Sum, Max: stock.Max}
 
 
 @final
 class HorovodTransport(Transport):
     """Horovod's asynchronous collectives, by explicit name, within one process set."""
+
+    any_order = True
 
     def __init__(self, process_set: Any) -> None:
         self._process_set = process_set
@@ -48,6 +54,9 @@ class HorovodTransport(Transport):
 
     def finish(self, handle: Any) -> torch.Tensor:
         number, request, dtype = handle
+        # Horovod's own waiting looks once a millisecond, which is longer than many a small collective takes.
+        while not stock.poll(number):
+            time.sleep(_LOOK_AGAIN)
         result = stock.synchronize(number)
         if isinstance(result, tuple):  # alltoall returns the splits received besides
             result = result[0]
