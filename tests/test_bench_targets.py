@@ -41,10 +41,10 @@ COPIES = {
 @pytest.mark.parametrize("row", COPIES)
 def test_copies(row: str) -> None:
     start, limit = COPIES[row]
-    small, fine, slow = point(row, MB // 4, 99.0), point(row, MB, limit), point(row, 16 * MB, limit + 0.5)
+    small, fine, slow = point(row, 8 * MB, 99.0), point(row, 16 * MB, limit), point(row, 64 * MB, limit + 0.5)
     assert of(micro_targets([small, fine], 1), start).verdict == "met"
     worst = of(micro_targets([small, fine, slow], 1), start)
-    assert (worst.measured, worst.at, worst.verdict) == (limit + 0.5, f"{row}, 16M", "not met")
+    assert (worst.measured, worst.at, worst.verdict) == (limit + 0.5, f"{row}, 64M", "not met")
     assert of(micro_targets([small], 1), start).verdict == "not measured"
     # With a network it is no cost of the compressor's alone.
     assert of(micro_targets([fine], 2), start).verdict == "not measured"
@@ -55,7 +55,7 @@ def test_copies(row: str) -> None:
     ["powersgd:rank=1", "powersgd:alternate=true", "codec:topk", "codec:topk:ratio=0.1:selection=chunked", "qsgd"],
 )
 def test_other_rows_have_no_bound_on_copies(row: str) -> None:
-    found = micro_targets([point(row, MB, 99.0)], 1)
+    found = micro_targets([point(row, 16 * MB, 99.0)], 1)
     assert all(target.verdict == "not measured" for target in found if "copies" in target.what)
 
 

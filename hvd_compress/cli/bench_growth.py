@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 NAME = "bench-growth"
 
+_DEFAULT = "identity,powersgd:rank=4,scalecom,distefsgd,distefblocksgd,sketchedsgd"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what grows."""
-    parser.add_argument("--compressors", default="identity,powersgd:rank=4,scalecom,distefblocksgd,sketchedsgd")
+    parser.add_argument("--compressors", default=_DEFAULT, help=f"names of `list`, by commas (default {_DEFAULT})")
     parser.add_argument("--parameters", default="1000000,10000000,100000000", help="numbers of them, by commas")
     parser.add_argument("--tensors", default="10,100,1000,2000", help="numbers of tensors of 4 KB, by commas")
     parser.add_argument(

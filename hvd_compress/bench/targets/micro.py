@@ -1,4 +1,4 @@
-"""Targets for what compressors cost by themselves: as many copies of the gradient, at every size from 1 MB up."""
+"""Targets for what compressors cost by themselves: as many copies of the gradient, at every size from 16 MB up."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .target import Target, judge
 
 # What starting operations takes counts below it, and no user waits for that.
 _SMALLEST = 2**20
+# A copy of less stays in a processor's cache; gradients of models that wait for a network do not.
+_SMALLEST_COPIED = 16 * 2**20
 
 
 def _codec(accepts: Callable[[Any], bool]) -> Callable[[str], bool]:
@@ -47,10 +49,10 @@ def micro_targets(points: Sequence[Point], world_size: int) -> list[Target]:
         points: measured.
         world_size: number of processes.
     """
-    judged = [point for point in points if world_size == 1 and point.nbytes >= _SMALLEST]
+    judged = [point for point in points if world_size == 1 and point.nbytes >= _SMALLEST_COPIED]
     made = [
         judge(
-            f"{what}: copies of the gradient, from 1 MB up",
+            f"{what}: copies of the gradient, from 16 MB up",
             limit,
             (
                 (point.copies, f"{point.compressor}, {as_text(point.nbytes)}")
