@@ -43,7 +43,8 @@ class ArrayOps(ABC):
     @final
     def shape(self, x: Array) -> tuple[int, ...]:
         """Return the dimensions."""
-        return tuple(map(int, x.shape))
+        shape = x.shape
+        return tuple(shape) if isinstance(shape, tuple) else tuple(map(int, shape))
 
     # --- making and moving ---
 

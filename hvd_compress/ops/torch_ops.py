@@ -81,7 +81,9 @@ class TorchOps(ArrayOps):
         return x.to(getattr(self._torch, dtype))
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
-        return x if x.shape == shape else x.reshape(tuple(shape))
+        if x.shape == shape or (x.dim() == 1 and len(shape) == 1 and shape[0] == -1):
+            return x
+        return x.reshape(tuple(shape))
 
     def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
         return self._torch.cat(list(arrays), dim=axis)
