@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 from ..contract import Array, Operator, Spec
 from ..ops import ArrayOps
-from .joining import by_parameter, unit_gradient
+from .joining import by_parameter
 from .plan import Unit
 
 # Larger gradients cost more to copy together than to exchange one by one.
@@ -31,15 +31,23 @@ class SmallUnits:
         self.spec = Spec((sum(self.sizes),), units[0].spec.dtype)
         self.operator = units[0].operator
 
-    def join(self, gradients: Mapping[str, Array]) -> tuple[Array, ArrayOps]:
-        """Return all gradients as one flat array.
+    def join(self, found: Sequence[tuple[Array, ArrayOps]]) -> list[tuple[SmallUnits, Array, ArrayOps]]:
+        """Return the gradients as one flat array, or one for each device that they are on, and the units of each.
 
-        Raises:
-            ConfigurationError: one is missing, or its shape or element type is not the planned one.
+        Args:
+            found: gradient and array operations of every unit.
         """
-        parts = [unit_gradient(unit, gradients) for unit in self.units]
-        ops = parts[0][1]
-        return ops.concat([ops.flatten(part) for part, _ in parts]), ops
+        places: dict[ArrayOps, list[tuple[Unit, Array]]] = {}
+        for unit, (grad, ops) in zip(self.units, found, strict=True):
+            places.setdefault(ops, []).append((unit, ops.flatten(grad)))
+        return [
+            (
+                self if len(places) == 1 else SmallUnits([unit for unit, _ in members]),
+                ops.concat([part for _, part in members]),
+                ops,
+            )
+            for ops, members in places.items()
+        ]
 
     def split(self, mean: Array, ops: ArrayOps) -> dict[str, Array]:
         """Return the mean gradients by parameter name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, final, get_args
 
@@ -70,44 +71,58 @@ class Worker:
         """
         if bucket in self._out:
             raise UsageError(f"Bucket {bucket} was started already at step {self.step}; finish the step first.")
-        small = self._small(bucket)
-        together = {unit.name for group in small for unit in group.units}
+        began = time.perf_counter()
         exchanges, sizes = {}, {}
+        taken: list[SmallUnits] = []
+        groups = self._small(bucket)
+        together = {unit.name for group in groups for unit in group.units}
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             if unit.name not in together:
                 grad, ops = unit_gradient(unit, gradients)
                 exchanges[unit.name] = (self._exchange_of(unit, grad, ops), ops)
-        for group in small:
-            grad, ops = group.join(gradients)
-            context = Context(ops, group.spec, group.name, self.step, self.rank, self.world_size)
-            exchanges[group.name] = (group.operator.exchange(grad, {}, context), ops)
-            sizes[group.name] = group.sizes
+        for group in groups:
+            found = (self._with_owed(unit, *unit_gradient(unit, gradients)) for unit in group.units)
+            for units, flat, ops in group.join(list(found)):
+                context = Context(ops, units.spec, units.name, self.step, self.rank, self.world_size)
+                exchanges[units.name] = (units.operator.exchange(flat, {}, context), ops)
+                sizes[units.name] = units.sizes
+                taken.append(units)
+        self.meter.compress_seconds += time.perf_counter() - began
         started = BucketExchange(exchanges, self.world_size, self.meter, sizes)
-        self._out[bucket] = small
+        self._out[bucket] = taken
         return started
 
     def _small(self, bucket: int) -> list[SmallUnits]:
-        """Return the units that are exchanged as one at this step: none while residuals are on their way."""
-        if self._flushing or self._owed:
+        """Return the units that are exchanged as one at this step, the same on all ranks."""
+        if self._flushing:
             return []
         if bucket not in self._small_units:
             self._small_units[bucket] = small_units([self.plan.units[i] for i in self.plan.buckets[bucket]])
         return self._small_units[bucket]
 
-    def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
+    def _with_owed(self, unit: Unit, grad: Array, ops: ArrayOps) -> tuple[Array, ArrayOps]:
+        """Return the gradient of a unit without memory, with what is owed of it."""
+        owed = self._taken_owed(unit, ops)
+        return (grad if owed is None else ops.add_(grad, ops.cast(owed, ops.dtype(grad)))), ops
+
+    def _taken_owed(self, unit: Unit, ops: ArrayOps) -> Array | None:
+        """Return what is owed of a unit, in its shape and in wide numbers, and forget it; None where it is nothing."""
         owed = [self._owed.pop(name, None) for name, _ in unit.parameters]
+        if all(x is None for x in owed):
+            return None
+        zeros = (ops.zeros(spec.shape, spec.wide.dtype) for _, spec in unit.parameters)
+        arrays = (z if x is None else _moved(x, ops, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
+        return joined(unit, {name: x for (name, _), x in zip(unit.parameters, arrays, strict=True)}, ops)
+
+    def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
+        owed = self._taken_owed(unit, ops)
         flushing, rate = self._flushing, self._learning_rate(unit.parameters[0][0])
         state: State = {} if flushing else self._take_state(unit, ops)
-        if any(x is not None for x in owed):
-            zeros = (ops.zeros(spec.shape, spec.wide.dtype) for _, spec in unit.parameters)
-            arrays = (z if x is None else _moved(x, ops, ops.dtype(z)) for x, z in zip(owed, zeros, strict=True))
-            named = {name: x for (name, _), x in zip(unit.parameters, arrays, strict=True)}
-            total = joined(unit, named, ops)
-            if flushing or not with_residual(state, total, ops, rate):
-                # Momentum would send what is owed again and again: it goes around it.
-                flushing = flushing or unit.operator.has_momentum
-                grad = ops.add_(grad, ops.cast(total, ops.dtype(grad)))
+        if owed is not None and (flushing or not with_residual(state, owed, ops, rate)):
+            # Momentum would send what is owed again and again: it goes around it.
+            flushing = flushing or unit.operator.has_momentum
+            grad = ops.add_(grad, ops.cast(owed, ops.dtype(grad)))
         if flushing:
             self._flushed.add(unit.name)
             self._states.update({unit.name: state} if state else {})
@@ -123,6 +138,7 @@ class Worker:
 
     def finish(self, bucket: int, exchange: BucketExchange) -> dict[str, Array]:
         """Keep the new state of a done bucket and return the mean gradients by parameter name."""
+        began = time.perf_counter()
         means: dict[str, Array] = {}
         for group in self._out[bucket]:
             mean = exchange.outcomes[group.name].mean
@@ -135,6 +151,7 @@ class Worker:
             if unit.name not in self._flushed:
                 self._states[unit.name] = outcome.state
             means.update(by_parameter(unit, outcome.mean))
+        self.meter.compress_seconds += time.perf_counter() - began
         return means
 
     def replan(self, plan: Plan, residual: Residual) -> None:

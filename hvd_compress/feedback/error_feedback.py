@@ -75,12 +75,12 @@ class ErrorFeedback(Wrapper):
             return self._outcome(result, memory, context)
         if not (isinstance(scale, float) and scale == 1.0):
             memory = ops.scale_(memory, scale)
-        # The sum takes the place of one of the two; the other one is free, unless the memory is needed again.
-        if same and self.a == 1.0:
-            corrected, spare = ops.add_(memory, grad), grad
+        # The sum becomes the next memory, which must not be the gradient's: that is the caller's again afterwards.
+        if same:
+            corrected = ops.add_(memory if self.a == 1.0 else ops.scale_(memory, self.a), grad)
         else:
-            corrected, spare = ops.add_(grad, memory, self.a), memory if same else None
-        result = yield from inner.exchange(corrected, state["inner"], context.with_feedback(spare))
+            corrected = ops.add_(ops.copy(grad), memory, self.a)
+        result = yield from inner.exchange(corrected, state["inner"], context.with_feedback(spare=grad))
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
         return self._outcome(result, rest if same else ops.add_(rest, memory, self.b - self.a), context)
 

@@ -92,7 +92,7 @@ def _narrowed(request: Request, ops: ArrayOps, world_size: int) -> Request:
     if not isinstance(request, _NARROWED) or not _narrows(request, ops):
         return request
     if isinstance(request, (Mean, Sum)):
-        return Sum(ops.cast(request.array * (1.0 / world_size), "float16"), donate=True)
+        return Sum(ops.cast(request.array * (1.0 / world_size), "float16"), donate=True, apart=request.apart)
     return replace(request, array=ops.cast(request.array, "float16"))
 
 

@@ -34,9 +34,9 @@ def free_matrix(context: Context, matrix: Array) -> Array | None:
 
     None where there is none.
     """
-    if context.spare is not None:
-        return as_matrix(context.spare, context.spec, context.ops)
-    return None if context.feedback else matrix
+    if context.spare is None:
+        return None if context.feedback else matrix
+    return as_matrix(context.spare, context.spec, context.ops) if context.ops.is_row_major(context.spare) else None
 
 
 def saves(spec: Spec, rank: int, min_saving: float) -> bool:

@@ -83,7 +83,7 @@ class SharedScale(Operator):
             rounded = level_codes(ops.scale_(shares, float(levels)), random, levels, ops)
             return (ops.cast(ops.flatten(rounded)[: stop - start], "int32"),)
 
-        unit = self.bucket or ROW
+        unit = math.lcm(8, self.bucket or ROW)
         (codes,) = ops.by_pieces(coded, spec.size, unit, [(spec.size, "int32")])
         steps = scale / levels
 

@@ -46,6 +46,10 @@ class ArrayOps(ABC):
         shape = x.shape
         return tuple(shape) if isinstance(shape, tuple) else tuple(map(int, shape))
 
+    @abstractmethod
+    def is_row_major(self, x: Array) -> bool:
+        """Return whether the numbers of x are in memory in row-major order, without gaps."""
+
     # --- making and moving ---
 
     @abstractmethod
@@ -412,7 +416,10 @@ class ArrayOps(ABC):
     def matmul(
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
-        """Return the matrix product, row-major; `out`, of its shape and element type, is donated to it."""
+        """Return the matrix product, row-major; `out`, of its shape and element type, is donated to it.
+
+        It is used where its layout is row-major too, and makes no difference to the numbers.
+        """
 
     @abstractmethod
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:

@@ -34,6 +34,9 @@ class NumPyOps(ArrayOps):
     def dtype(self, x: Array) -> str:
         return str(np.asarray(x).dtype)
 
+    def is_row_major(self, x: Array) -> bool:
+        return bool(x.flags.c_contiguous)
+
     def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
         return np.array(x)
 
@@ -256,7 +259,8 @@ class NumPyOps(ArrayOps):
     def matmul(
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
-        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
+        given = out if out is not None and self.is_row_major(out) else None
+        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=given)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         x -= np.matmul(a.T, b)

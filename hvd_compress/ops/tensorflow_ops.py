@@ -34,6 +34,9 @@ class TensorFlowOps(ArrayOps):
     def dtype(self, x: Array) -> str:
         return str(x.dtype.name)
 
+    def is_row_major(self, x: Array) -> bool:
+        return True
+
     def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
         # A view of the caller's memory would change with it; and what is made in one graph, as a table of hashes that
         # is kept, could not be used in another.

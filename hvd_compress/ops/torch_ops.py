@@ -27,8 +27,9 @@ _LARGE = 2**22
 _WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
 _BITS_TOGETHER = sum(1 << (49 - 7 * i) for i in range(8))
-# Elements of a product of thin factors that a processor writes at once: what is written stays in its cache.
-_PRODUCT = 2**16
+# Elements of a product of thin factors that a processor writes at once, so that what is written stays in its cache; and
+# the columns of a thin factor.
+_PRODUCT, _THIN = 2**16, 64
 _NUMPY = NumPyOps()
 
 
@@ -49,6 +50,9 @@ class TorchOps(ArrayOps):
 
     def dtype(self, x: Array) -> str:
         return str(x.dtype).removeprefix("torch.")
+
+    def is_row_major(self, x: Array) -> bool:
+        return bool(x.is_contiguous())
 
     def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
         return self._torch.tensor(x, device=self.device)
@@ -327,15 +331,12 @@ class TorchOps(ArrayOps):
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
         left, right = a.t() if transpose_a else a, b.t() if transpose_b else b
-        if out is None:
+        if left.shape[1] > min(left.shape[0], _THIN):
             return self._torch.mm(left, right)
+        # The same steps into new memory as into what is given: roundings must not tell ranks apart.
+        if out is None or not self.is_row_major(out):
+            out = self._torch.empty((left.shape[0], right.shape[1]), dtype=a.dtype, device=self.device)
         left = left.contiguous()
-        if self._is_numpys(out) and self._torch.get_num_threads() == 1:
-            # NumPy's library writes thin products in half the time of torch's.
-            factors, target = (self.on_host(left), self.on_host(right)), self.on_host(out)
-            for rows in self._row_blocks(out):
-                np.matmul(factors[0][rows], factors[1], out=target[rows])
-            return out
         for rows in self._row_blocks(out):
             self._torch.mm(left[rows], right, out=out[rows])
         return out
@@ -349,9 +350,7 @@ class TorchOps(ArrayOps):
     def _row_blocks(self, x: Array) -> Iterator[slice]:
         """Yield blocks of rows of a matrix: a product of thin factors goes over what it writes more than once."""
         rows, columns = x.shape
-        length = rows
-        if self.device.type == "cpu":
-            length = _PRODUCT * self._torch.get_num_threads() // max(1, columns)
+        length = _PRODUCT // max(1, columns) if self.device.type == "cpu" else rows
         for start in range(0, rows, max(1, length)):
             yield slice(start, start + max(1, length))
 

@@ -65,7 +65,7 @@ class GraphWorker:
         together = {unit.name for group in small for unit in group.units}
         exchanges, sizes = {}, {}
         for group in small:
-            grad, ops = group.join(gradients)
+            ((_, grad, ops),) = group.join([unit_gradient(unit, gradients) for unit in group.units])
             where = (ops, group.spec, group.name, moment.step, self.rank, self.world_size)
             context = Context(*where, phase_step=moment.phase_step)
             exchanges[group.name] = (group.operator.exchange(grad, {}, context), ops)

@@ -9,6 +9,7 @@ order in which hooks fire on a rank makes no difference.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -333,6 +334,7 @@ class GradientExchange:
 
     def _put_gradients(self, means: Mapping[str, torch.Tensor]) -> None:
         """Put mean gradients, by parameter name, into `p.grad`."""
+        began = time.perf_counter()
         factor = self._settings.gradient_predivide_factor
         if not self._settings.average:
             factor = float(self._process_set.size())
@@ -354,6 +356,7 @@ class GradientExchange:
             torch._foreach_copy_([gradient for gradient, _ in moved], [mean for _, mean in moved])
         if factor != 1.0 and dense:
             torch._foreach_mul_(dense, factor)
+        self.meter.compress_seconds += time.perf_counter() - began
 
     def _forget_passes(self) -> None:
         self._trips.clear()
