@@ -29,14 +29,17 @@ check: setup ## formatting, lint and types
 	@$(RUN) -m mypy
 
 bench: setup ## set up, then as root train on links of several rates, against Horovod and DDP (BENCH_ARGS=...)
+	@mkdir -p $(BENCH_FOLDER)
 	@$(RUN) -m hvd_compress bench-network --json $(BENCH_FOLDER)/network.json $(BENCH_ARGS)
 	@$(call bench_page,network)
 
 bench-micro: setup ## set up, then measure compressors by themselves, 4 KB to 256 MB (BENCH_ARGS=...)
+	@mkdir -p $(BENCH_FOLDER)
 	@$(RUN) -m hvd_compress bench -e 256M --json $(BENCH_FOLDER)/micro.json $(BENCH_ARGS)
 	@$(call bench_page,micro)
 
 bench-growth: setup ## set up, then measure more parameters, tensors and workers (BENCH_ARGS=...)
+	@mkdir -p $(BENCH_FOLDER)
 	@$(RUN) -m hvd_compress bench-growth --json $(BENCH_FOLDER)/growth.json $(BENCH_ARGS)
 	@$(call bench_page,growth)
 

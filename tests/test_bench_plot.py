@@ -73,7 +73,7 @@ def written(suite: str, folder: Path) -> Path:
 # On each page: a verdict, and numbers of a measured row.
 SAID = {
     "micro": (
-        "| error feedback + rank 4: copies of the gradient, from 1 MB up | <= 10 | 32 | not met | powersgd, 16M |",
+        "| error feedback + rank 4: copies of the gradient, from 16 MB up | <= 10 | 32 | not met | powersgd, 16M |",
     ),
     "growth": (
         "| plain averages through our driver / Horovod dense | <= 1.05 | 1 | met |",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..errors import ConfigurationError
-from .measuring import add_json, conclude, numbers, parts, wide_console
+from .measuring import add_json, conclude, numbers, parts, save, wide_console
 
 if TYPE_CHECKING:
     from ..bench.growth.point import Growth
@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         for rows in _measured(settings, hvd.size(), arguments.np, counts, arguments.limit):
             console.print(table(rows))
             measured += rows
+            if hvd.rank() == 0:
+                save(arguments, as_json(settings, measured, [], load), growth_targets(measured))
     made = fits(settings, measured)
     predicted = predictions(settings, made, asked)
     if predicted:

@@ -76,4 +76,12 @@ def _command(typed: Sequence[str]) -> str:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the file that all numbers go to."""
-    parser.add_argument("--json", type=Path, help="write all numbers and targets into this file; see bench-plot")
+    parser.add_argument("--json", type=_writable, help="write all numbers and targets into this file; see bench-plot")
+
+
+def _writable(text: str) -> Path:
+    """Return the path of a file whose folder is there: hours of measuring must not end in a missing one."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {str(path.parent)!r}; make it first.")
+    return path

@@ -86,6 +86,7 @@ def _points(settings: MicroSettings, world: World, size: int, progress: Callable
     for repeat in range(settings.warmup + settings.repeats):
         timed = repeat >= settings.warmup
         for subject, found in zip(subjects, samples, strict=True):
+            copier()  # the exchange, too, finds its gradient where it was just written
             copy = _timed(copier, world)
             mean, sample = subject.exchange()
             if repeat == 0:

@@ -79,6 +79,8 @@ def _step(made: Trainee, counter: Path, found: Row) -> None:
     sent, began = int(counter.read_text()), time.perf_counter()
     made.step()
     found.seconds.append(time.perf_counter() - began)
+    # What still waits in the link's queue is this step's.
+    stock.barrier()
     found.sent_bytes.append(int(counter.read_text()) - sent)
     if before is not None:
         meter = made.exchange.meter
