@@ -30,13 +30,14 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     **BASIC,
     "stock-fp16": (HorovodCompressor("horovod.torch.compression:FP16Compressor"), (1,)),
 }
-# float32 sums in another order, through a QR; 16-bit payloads may round the other way, one unit in the last place.
+# float32 sums in another order, through a QR; 16-bit payloads may round the other way, one unit in the last place; and
+# singular vectors move by the rounding over the gap between singular values.
 TOLERANCE = 3e-5
-HALF_TOLERANCE = {"fp16": 2e-3, "bf16": 1e-2}
+WIDER_TOLERANCE = {"fp16": 2e-3, "bf16": 1e-2, "best-low-rank": 3e-4}
 
 
 def _tolerance(case: str) -> float:
-    return next((allowed for kind, allowed in HALF_TOLERANCE.items() if kind in case), TOLERANCE)
+    return next((allowed for kind, allowed in WIDER_TOLERANCE.items() if kind in case), TOLERANCE)
 
 
 @check(cases=CASES)
