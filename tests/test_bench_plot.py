@@ -186,6 +186,7 @@ def test_pages_of_the_documentation_are_made_from_their_files() -> None:
     assert (
         pages == {path.stem for path in BENCHMARKS.glob("*.json")} == {path.stem for path in BENCHMARKS.glob("*.svg")}
     )
+    assert pages
     for name in pages:
         made = page(read_report(BENCHMARKS / f"{name}.json"), f"{name}.json", f"{name}.svg")
         assert (BENCHMARKS / f"{name}.md").read_text() == made, f"make docs/benchmarks/{name}.md anew by bench-plot"
