@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_compress.ops import ops_of, random_generator
-from hvd_compress.ops.base import PIECE
+from hvd_compress.ops.pieces import PIECE
 
 sizes = st.integers(1, 8)
 

@@ -36,7 +36,7 @@ def piece(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def set_piece(length: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    for module in ("base", "numpy_ops", "torch_ops"):
+    for module in ("base", "pieces"):
         monkeypatch.setattr(f"hvd_compress.ops.{module}.PIECE", length)
     return length
 

@@ -24,7 +24,7 @@ from hvd_compress.operators.sketch.field import PRIME
 from hvd_compress.operators.sketch.median import median
 from hvd_compress.operators.sketch.polynomial import PolynomialHashes, bucket_of, check_size, coefficients, sign_bit_of
 from hvd_compress.operators.sketch.rotation import RotationHashes
-from hvd_compress.ops import NumPyOps, base, numpy_ops, ops_of
+from hvd_compress.ops import NumPyOps, base, ops_of, pieces
 
 OPS = ops_of(np.zeros(1))
 Kind = Callable[..., Hashes]
@@ -60,7 +60,7 @@ def test_sketch_and_estimates_are_those_of_charikar(
         patch.setattr(hashes, "_AT_ONCE", 70)
         patch.setattr(hashes, "_PIECES", 5)
         patch.setattr(NumPyOps, "piecewise", piecewise)
-        for module in (base, numpy_ops, rotation):
+        for module in (base, pieces, rotation):
             patch.setattr(module, "PIECE", 30 if sliced else 100)
         for library in (NUMPY, TORCH):
             ops = ops_of(library.array(0.0))

@@ -33,8 +33,8 @@ from hvd_compress.codecs.positions import from_wire, index_dtype, to_wire
 from hvd_compress.codecs.selection import chunk_of, count_of, largest_of_chunks
 from hvd_compress.contract import Context
 from hvd_compress.ops import ops_of
-from hvd_compress.ops.base import PIECE
 from hvd_compress.ops.largest import by_groups
+from hvd_compress.ops.pieces import PIECE
 
 
 def normal(*key: int, shape: Any = (12, 9)) -> np.ndarray:

@@ -80,7 +80,7 @@ class MomentumCorrection(Wrapper):
             velocity = ops.add_(ops.scale_(state["momentum"], self.momentum), grad)
             owed = ops.add_(state["error"], velocity)
         # The gradient is in the momentum and in what is owed: its memory is free.
-        inside = replace(context.with_feedback(), spare=grad)
+        inside = context.with_feedback(spare=grad)
         result = yield from self.inner_operator(spec).exchange(owed, state["inner"], inside)
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
         if held is not None:

@@ -72,13 +72,14 @@ class AlternatingLowRank(Operator):
         (basis,) = yield [Batched("orthonormal_rows", factor)]
         local = ops.matmul(basis, matrix, transpose_b=even)
 
+        def sides(found: Array) -> tuple[Array, Array]:
+            return (found, basis) if even else (basis, found)
+
         def rest() -> Array | None:
-            if not context.feedback:
-                return None
-            return ops.subtract_product_(matrix, *((local, basis) if even else (basis, local)))
+            return ops.subtract_product_(matrix, *sides(local)) if context.feedback else None
 
         factor, unsent = yield [Mean(local), Meanwhile(rest)]
-        left, right = (factor, basis) if even else (basis, factor)
+        left, right = sides(factor)
         mean = ops.matmul(left, right, transpose_a=True, out=free_matrix(context, matrix))
         if unsent is not None:
             unsent = as_gradient(unsent, spec, ops)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, Literal, final
 
 import numpy as np
 
+from .pieces import PIECE, fill_by_pieces, put_in_place
 from .random import ShortStream, random_generator
 
 Array = Any
@@ -22,10 +24,6 @@ Draw = Callable[[Sequence[Any]], np.ndarray[Any, Any]]
 Cut = Callable[[int, int], Array]
 # From (start, stop) to what is made of these elements: one 1-D array or more.
 Part = Callable[[int, int], Sequence[Array]]
-
-# Elements that a processor works on at once: few enough that they stay in its cache from one operation to the next, and
-# that memory for what lies between is used again instead of being asked of the system.
-PIECE = 2**18
 
 
 class ArrayOps(ABC):
@@ -222,8 +220,14 @@ class ArrayOps(ABC):
             outputs: number of elements and element type of each output, whole.
             memory: for the outputs, as far as there is some: 1-D arrays of their sizes and types, donated.
         """
-        del unit, outputs, memory
-        return list(part(0, size))
+        if not self.piecewise or size <= PIECE:
+            return list(part(0, size))
+        found = [self._new(n, dtype) if m is None else m for (n, dtype), m in zip_longest(outputs, memory)]
+        return fill_by_pieces(part, size, unit, found)
+
+    def _new(self, size: int, dtype: str) -> Array:
+        """Return memory for a 1-D array, of any numbers."""
+        return self.zeros((size,), dtype)
 
     def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
         """Return x with other numbers, that `cut` makes of 0 .. n - 1; on a processor piece after piece, in place.
@@ -233,12 +237,21 @@ class ArrayOps(ABC):
             cut: returns 1-D arrays.
             unit: every piece but the last is a multiple of so many elements long, >= 1.
         """
-        del unit
+        if self._in_cache(x):
+            put_in_place(self.flatten(x), cut, unit)
+            return x
         return self.cast(self.reshape(cut(0, math.prod(self.shape(x))), self.shape(x)), self.dtype(x))
 
     def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
         """Return x + scale * what `cut` makes of 0 .. n - 1; arguments and memory as in `put_by_pieces_`."""
-        return self.add_(x, ArrayOps.put_by_pieces_(self, x, cut, unit), scale)
+        del unit
+        made = cut(0, math.prod(self.shape(x)))
+        return self.add_(x, self.cast(self.reshape(made, self.shape(x)), self.dtype(x)), scale)
+
+    @final
+    def _in_cache(self, x: Array) -> bool:
+        """Whether working on x by pieces pays, and can be done in place."""
+        return self.piecewise and self.is_row_major(x)
 
     def change_parts_(self, x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
         """Return 1-D x with `change(i, part)` for part i of consecutive ones of these sizes; parts are donated."""
@@ -452,39 +465,3 @@ class ArrayOps(ABC):
     @abstractmethod
     def svd(self, x: Array) -> tuple[Array, Array, Array]:
         """Return (k, n) left vectors, (k,) singular values, descending, and (k, m) right vectors; k = min(n, m)."""
-
-
-def pieces_of(size: int, unit: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of pieces of about `PIECE` elements, all but the last a multiple of `unit` long."""
-    length = max(1, PIECE // unit) * unit
-    for start in range(0, size, length):
-        yield start, min(start + length, size)
-
-
-def put_in_place(x: Array, cut: Cut, unit: int) -> None:
-    """Do `put_by_pieces_` to 1-D x."""
-    for start, stop in pieces_of(x.shape[0], unit):
-        x[start:stop] = cut(start, stop)
-
-
-def change_in_place(x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
-    """Do `change_parts_` to 1-D x; only what was made elsewhere is copied."""
-    start = 0
-    for i, size in enumerate(sizes):
-        part = x[start : start + size]
-        made = change(i, part)
-        if made is not part:
-            part[:] = made
-        start += size
-    return x
-
-
-def fill_by_pieces(part: Part, size: int, unit: int, outputs: Sequence[Array]) -> list[Array]:
-    """Return the 1-D outputs, filled one after the other with what `part` makes of every piece."""
-    filled = [0] * len(outputs)
-    for start, stop in pieces_of(size, unit):
-        for i, piece in enumerate(part(start, stop)):
-            end = filled[i] + piece.shape[0]
-            outputs[i][filled[i] : end] = piece
-            filled[i] = end
-    return list(outputs)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
+from .base import Array, ArrayOps, Cut
 from .bit_fields import gathered, spread
 from .largest import by_threshold, of_top
+from .pieces import change_in_place, pieces_of
 from .random import ShortStream
 
 
@@ -77,27 +77,11 @@ class NumPyOps(ArrayOps):
     def piecewise(self) -> bool:
         return True
 
-    def by_pieces(
-        self,
-        part: Part,
-        size: int,
-        unit: int,
-        outputs: Sequence[tuple[int, str]],
-        memory: Sequence[Array | None] = (),
-    ) -> list[Array]:
-        if size <= PIECE:
-            return list(part(0, size))
-        found = [np.empty(n, t) if m is None else m for (n, t), m in zip_longest(outputs, memory)]
-        return fill_by_pieces(part, size, unit, found)
-
-    def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
-        if not x.flags.c_contiguous:
-            return super().put_by_pieces_(x, cut, unit)
-        put_in_place(x.reshape(-1), cut, unit)
-        return x
+    def _new(self, size: int, dtype: str) -> Array:
+        return np.empty(size, dtype)
 
     def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
-        if not x.flags.c_contiguous:
+        if not self._in_cache(x):
             return super().add_by_pieces_(x, cut, unit, scale)
         flat = x.reshape(-1)
         for start, stop in pieces_of(flat.shape[0], unit):

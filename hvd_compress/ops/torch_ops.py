@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import PIECE, Array, ArrayOps, Cut, Part, change_in_place, fill_by_pieces, pieces_of, put_in_place
+from .base import Array, ArrayOps, Cut
 from .bit_fields import gathered, spread
 from .largest import by_groups
 from .numpy_ops import NumPyOps
+from .pieces import change_in_place, pieces_of
 from .random import ShortStream
 
 if TYPE_CHECKING:
@@ -112,29 +112,9 @@ class TorchOps(ArrayOps):
     def piecewise(self) -> bool:
         return self.device.type == "cpu"
 
-    def by_pieces(
-        self,
-        part: Part,
-        size: int,
-        unit: int,
-        outputs: Sequence[tuple[int, str]],
-        memory: Sequence[Array | None] = (),
-    ) -> list[Array]:
-        if not self.piecewise or size <= PIECE:
-            return list(part(0, size))
-        found = [self._new(n, dtype) if m is None else m for (n, dtype), m in zip_longest(outputs, memory)]
-        return fill_by_pieces(part, size, unit, found)
-
     def _new(self, size: int, dtype: str) -> Array:
-        """Return memory for a 1-D array, on a processor."""
         kind = getattr(self._torch, dtype)
         return self._torch.from_numpy(np.empty(size * kind.itemsize, np.uint8)).view(kind)
-
-    def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
-        if not self._in_cache(x):
-            return super().put_by_pieces_(x, cut, unit)
-        put_in_place(x.view(-1), cut, unit)
-        return x
 
     def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
         if not self._in_cache(x):
@@ -146,10 +126,6 @@ class TorchOps(ArrayOps):
 
     def change_parts_(self, x: Array, sizes: Sequence[int], change: Callable[[int, Array], Array]) -> Array:
         return change_in_place(x, sizes, change)
-
-    def _in_cache(self, x: Array) -> bool:
-        """Whether working on x by pieces pays, and can be done in place."""
-        return self.device.type == "cpu" and x.is_contiguous()
 
     def short_stream(self, key: Sequence[Any]) -> Cut:
         if self.device.type != "cpu":

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...contract import Array
 from ...ops import ArrayOps
-from ...ops.base import pieces_of
+from ...ops.pieces import pieces_of
 
 # Elements that a device works on at once: no fewer, in no more pieces.
 _AT_ONCE, _PIECES = 2**16, 128

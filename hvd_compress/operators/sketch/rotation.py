@@ -9,7 +9,7 @@ import numpy as np
 
 from ...contract import Array
 from ...ops import ArrayOps, random_generator
-from ...ops.base import PIECE
+from ...ops.pieces import PIECE
 from .hashes import Hashes
 from .median import median
 
