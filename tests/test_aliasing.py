@@ -43,14 +43,10 @@ def test_nothing_that_comes_out_is_shared(row: Row, library: Library) -> None:
             means = simulator.step(gradients)
         outputs = [x for own in means for x in own.values()]
         inputs = [x for own in gradients for x in own.values()]
-        states = [x for worker in simulator.workers for state in worker._states.values() for x in _leaves(state)]
+        states = [x for worker in simulator.workers for x in worker._states.arrays()]
         kept = [*inputs, *states, *(simulator.parameters or {}).values()]
         for i, x in enumerate(outputs):
             assert not any(overlap(x, y) for y in [*outputs[:i], *kept])
-
-
-def _leaves(state: dict[str, Any]) -> list[Any]:
-    return [x for value in state.values() for x in (_leaves(value) if isinstance(value, dict) else [value])]
 
 
 @pytest.mark.mutable

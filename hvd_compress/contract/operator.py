@@ -155,9 +155,9 @@ class Operator(Settings, ABC):
 
     @property
     def elementwise(self) -> bool:
-        """Whether each element is exchanged as it would be by itself, and nothing is remembered of it.
+        """Whether each element is exchanged as it would be by itself, and remembered in as many numbers of its own.
 
-        Small tensors are then exchanged as one.
+        Small tensors are then exchanged as one, whatever their names, parameters and learning rates are.
         """
         return False
 

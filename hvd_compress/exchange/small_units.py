@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import final
 
 from ..contract import Array, Operator, Spec
@@ -18,7 +18,8 @@ _SMALL = 2**16
 class SmallUnits:
     """Small units of one bucket, one element type and one elementwise operator (`Operator.elementwise`).
 
-    Such an operator does not ask where one gradient ends and the next begins; only bytes are counted for each.
+    Such an operator does not ask where one gradient ends and the next begins; only bytes are counted for each. What
+    it remembers is as flat as the gradients are.
 
     Args:
         units: at least one.
@@ -30,6 +31,12 @@ class SmallUnits:
         self.sizes = tuple(unit.spec.size for unit in units)
         self.spec = Spec((sum(self.sizes),), units[0].spec.dtype)
         self.operator = units[0].operator
+        self.remembers = bool(self.operator.leaves(self.spec, world_size=1))
+
+    def without(self, names: Container[str]) -> list[SmallUnits]:
+        """Return the units but those of such parameters, where units remember something; none if one is left."""
+        left = [u for u in self.units if not self.remembers or all(name not in names for name, _ in u.parameters)]
+        return [SmallUnits(left)] if 1 < len(left) < len(self.units) else [self] * (len(left) > 1)
 
     def join(self, found: Sequence[tuple[Array, ArrayOps]]) -> list[tuple[SmallUnits, Array, ArrayOps]]:
         """Return the gradients as one flat array, or one for each device that they are on, and the units of each.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, final, get_args
 
-from ..contract import Array, Context, Exchange, Scope, State, initial_state, walk
+from ..contract import Array, Context, Exchange, Scope, State, initial_state
 from ..errors import ConfigurationError, UsageError
 from ..operators import dense_operator
 from ..ops import ArrayOps, ops_of
@@ -14,8 +14,9 @@ from .bucket import BucketExchange
 from .joining import by_parameter, joined, unit_gradient
 from .meter import Meter
 from .plan import Plan, Unit
-from .saved import declared_leaves, loaded_state, residuals, saved_leaves, server_residuals, with_residual
+from .saved import declared_leaves, residuals, server_residuals, with_residual
 from .small_units import SmallUnits, small_units
+from .states import UnitStates, copied, initial_leaves
 
 STATE_VERSION = 2
 # What becomes of residuals when the compressor changes.
@@ -49,8 +50,7 @@ class Worker:
         self.step = 0
         self._learning_rate = learning_rate
         self._parameter = parameter
-        self._states: dict[str, State] = {}
-        self._loaded: dict[str, dict[str, Any]] = {}
+        self._states = UnitStates(world_size)
         self._owed: dict[str, Array] = {}
         self._flushing = False
         self._flushed: set[str] = set()
@@ -85,7 +85,8 @@ class Worker:
             found = (self._with_owed(unit, *unit_gradient(unit, gradients)) for unit in group.units)
             for units, flat, ops in group.join(list(found)):
                 context = Context(ops, units.spec, units.name, self.step, self.rank, self.world_size)
-                exchanges[units.name] = (units.operator.exchange(flat, {}, context), ops)
+                state = self._states.take_together(units, ops)
+                exchanges[units.name] = (units.operator.exchange(flat, state, context), ops)
                 sizes[units.name] = units.sizes
                 taken.append(units)
         self.meter.compress_seconds += time.perf_counter() - began
@@ -99,7 +100,9 @@ class Worker:
             return []
         if bucket not in self._small_units:
             self._small_units[bucket] = small_units([self.plan.units[i] for i in self.plan.buckets[bucket]])
-        return self._small_units[bucket]
+        groups = self._small_units[bucket]
+        # What is owed may enter what a unit remembers, or go around it: each for itself.
+        return [group for all_of in groups for group in all_of.without(self._owed)] if self._owed else groups
 
     def _with_owed(self, unit: Unit, grad: Array, ops: ArrayOps) -> tuple[Array, ArrayOps]:
         """Return the gradient of a unit without memory, with what is owed of it."""
@@ -118,14 +121,15 @@ class Worker:
     def _exchange_of(self, unit: Unit, grad: Array, ops: ArrayOps) -> Exchange:
         owed = self._taken_owed(unit, ops)
         flushing, rate = self._flushing, self._learning_rate(unit.parameters[0][0])
-        state: State = {} if flushing else self._take_state(unit, ops)
+        state: State = {} if flushing else self._states.take(unit, ops)
         if owed is not None and (flushing or not with_residual(state, owed, ops, rate)):
             # Momentum would send what is owed again and again: it goes around it.
             flushing = flushing or unit.operator.has_momentum
             grad = ops.add_(grad, ops.cast(owed, ops.dtype(grad)))
         if flushing:
             self._flushed.add(unit.name)
-            self._states.update({unit.name: state} if state else {})
+            if state:
+                self._states.keep(unit, state)
         operator = dense_operator(unit.spec) if flushing else unit.operator
         parameter = self._unit_parameter(unit, ops) if operator.needs_parameters else None
         where = (ops, unit.spec, unit.name, self.step, self.rank, self.world_size)
@@ -141,15 +145,16 @@ class Worker:
         began = time.perf_counter()
         means: dict[str, Array] = {}
         for group in self._out[bucket]:
-            mean = exchange.outcomes[group.name].mean
-            means.update(group.split(mean, ops_of(mean)))
+            outcome = exchange.outcomes[group.name]
+            self._states.keep_together(group, outcome.state)
+            means.update(group.split(outcome.mean, ops_of(outcome.mean)))
         for i in self.plan.buckets[bucket]:
             unit = self.plan.units[i]
             if unit.name not in exchange.outcomes:
                 continue
             outcome = exchange.outcomes[unit.name]
             if unit.name not in self._flushed:
-                self._states[unit.name] = outcome.state
+                self._states.keep(unit, outcome.state)
             means.update(by_parameter(unit, outcome.mean))
         self.meter.compress_seconds += time.perf_counter() - began
         return means
@@ -174,14 +179,15 @@ class Worker:
                 "The compressor cannot be changed while gradients are on their way; finish the step first."
             )
         owed = {**self._owed, **self._residuals()} if residual != "drop" else {}
-        self.plan, self._states, self._loaded, self._small_units = plan, {}, {}, {}
+        self._states.clear()
+        self.plan, self._small_units = plan, {}
         self._owed, self._flushing = owed, residual == "flush"
         self._since = self.step + self._flushing
 
     def _residuals(self) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for unit in self.plan.units:
-            state = self._state_of(unit)
+            state = self._states.of(unit)
             if not state:
                 continue
             found.update(residuals(unit, state, self.world_size))
@@ -194,19 +200,13 @@ class Worker:
         """Return copies of this rank's residuals by parameter name: zeros before the first step."""
         found: dict[str, Array] = {}
         for unit in self.plan.units:
-            state = self._state_of(unit)
+            state = self._states.of(unit)
             parameter = self._parameter(unit.parameters[0][0]) if state is None else None
             if parameter is not None:
                 leaves = unit.operator.leaves(unit.spec, self.world_size)
                 state = initial_state(leaves, ops_of(parameter), unit.name)
             found.update(residuals(unit, state, self.world_size) if state else {})
         return found
-
-    def _state_of(self, unit: Unit) -> State | None:
-        """Return the unit's state, if it has any yet."""
-        if unit.name in self._loaded:
-            return loaded_state(unit, self._loaded[unit.name], _ops_of_saved(self._loaded[unit.name]), self.world_size)
-        return self._states.get(unit.name)
 
     def end_step(self) -> None:
         """Close the step: all buckets are finished."""
@@ -222,7 +222,7 @@ class Worker:
             unit.name: {
                 "shape": list(unit.spec.shape),
                 "operator": repr(unit.operator),
-                "leaves": self._saved_leaves(unit),
+                "leaves": self._states.saved_leaves(unit),
             }
             for unit in self.plan.units
         }
@@ -246,13 +246,10 @@ class Worker:
         """
         self._check_fits(saved)
         self.step = int(saved["step"])
-        self._states = {}
-        self._loaded = {
-            name: {path: _copied(x) for path, x in unit["leaves"].items()}
-            for name, unit in saved["units"].items()
-            if unit["leaves"]
-        }
-        self._owed = _copied(saved["owed"])
+        self._states.clear()
+        units = saved["units"].items()
+        self._states.load({name: copied(unit["leaves"]) for name, unit in units if unit["leaves"]})
+        self._owed = copied(saved["owed"])
         self._flushing = bool(saved["flushing"])
         self._since = int(saved["since"])
 
@@ -264,7 +261,7 @@ class Worker:
         found: dict[str, dict[str, Any]] = {}
         for unit in self.plan.units:
             declared = declared_leaves(unit, self.world_size)
-            leaves = self._saved_leaves(unit)
+            leaves = self._states.saved_leaves(unit)
             found[unit.name] = {
                 path: _as_numpy(x) for path, x in leaves.items() if declared[path].scope is Scope.REPLICATED
             }
@@ -276,19 +273,11 @@ class Worker:
         for unit in self.plan.units:
             if replicated[unit.name]:
                 # A rank that has not taken part yet has no leaves of its own: they are as before the first step.
-                ops = _ops_of_saved(replicated[unit.name])
-                fresh = initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
-                own = self._saved_leaves(unit) or dict(walk(fresh))
+                fresh = initial_leaves(unit, replicated[unit.name], self.world_size)
+                own = self._states.saved_leaves(unit) or fresh
                 found[unit.name] = {**own, **replicated[unit.name]}
-        self._loaded = found
-        for name in self._loaded:
-            self._states.pop(name, None)
+        self._states.load(found)
         self.step, self._flushing = step, flushing
-
-    def _saved_leaves(self, unit: Unit) -> dict[str, Any]:
-        if unit.name in self._loaded:
-            return {path: _copied(x) for path, x in self._loaded[unit.name].items()}
-        return saved_leaves(unit, self._states.get(unit.name, {}), self.world_size)
 
     def _check_fits(self, saved: Mapping[str, Any]) -> None:
         own = {
@@ -319,27 +308,6 @@ class Worker:
 
     def _remembers(self, unit: Unit) -> bool:
         return bool(declared_leaves(unit, self.world_size))
-
-    def _take_state(self, unit: Unit, ops: ArrayOps) -> State:
-        state = self._states.pop(unit.name, None)
-        if state is not None:
-            return state
-        loaded = self._loaded.pop(unit.name, None)
-        if loaded is not None:
-            return loaded_state(unit, loaded, ops, self.world_size)
-        return initial_state(unit.operator.leaves(unit.spec, self.world_size), ops, unit.name)
-
-
-def _ops_of_saved(leaves: Mapping[str, Any]) -> ArrayOps:
-    """Return the array operations of saved leaves: arrays by path, or arrays by parameter by path."""
-    return ops_of(next(array for _, array in walk(leaves)))
-
-
-def _copied(saved: Any) -> Any:
-    """Return a copy of a saved leaf: an array, or arrays by parameter."""
-    if isinstance(saved, Mapping):
-        return {name: _copied(x) for name, x in saved.items()}
-    return ops_of(saved).copy(saved)
 
 
 def _moved(array: Array, ops: ArrayOps, dtype: str) -> Array:

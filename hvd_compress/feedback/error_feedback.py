@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from ..contract import (
     Array,
@@ -49,6 +49,7 @@ class ErrorFeedback(Wrapper):
     Source: Karimireddy et al. 2019 (arXiv:1901.09847), Algorithm 2, for (1, 1).
     """
 
+    by_element: ClassVar[bool] = True
     inner: Operator | Codec
     a: float = 1.0
     b: float = 1.0

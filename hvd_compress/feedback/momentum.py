@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from ..contract import (
     Array,
@@ -43,6 +43,7 @@ class Momentum(Wrapper):
     Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), Algorithm 3; Bernstein et al. 2018 (arXiv:1802.04434).
     """
 
+    by_element: ClassVar[bool] = True
     inner: Operator | Codec
     momentum: float = 0.9
     dampening: float = 0.0

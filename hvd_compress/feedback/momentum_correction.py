@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from ..contract import (
     Array,
@@ -43,6 +43,7 @@ class MomentumCorrection(Wrapper):
     Source: Lin et al. 2018 (arXiv:1712.01887), Algorithm 4; Ivkin et al. 2019 (arXiv:1903.04488), Algorithm 5.
     """
 
+    by_element: ClassVar[bool] = True
     inner: Operator | Codec
     momentum: float = 0.9
     nesterov: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..contract import Codec, Leaves, Operator, Phase, Spec, Traffic
 from .carry import operator_of
@@ -15,6 +15,9 @@ class Wrapper(Operator, ABC):
 
     The inner operator sees gradients of `seen(spec)`; its state is kept under "inner".
     """
+
+    # Whether the wrapper itself does to each element what it would do to it alone.
+    by_element: ClassVar[bool] = False
 
     if TYPE_CHECKING:
 
@@ -72,6 +75,10 @@ class Wrapper(Operator, ABC):
     @property
     def bears_absence(self) -> bool:
         return isinstance(self.inner, Codec) or self.inner.bears_absence
+
+    @property
+    def elementwise(self) -> bool:
+        return self.by_element and isinstance(self.inner, Operator) and self.inner.elementwise
 
     @property
     def unit_bytes(self) -> float:

@@ -104,7 +104,8 @@ class GraphWorker:
         return means
 
     def _small(self, bucket: int) -> list[SmallUnits]:
-        return small_units(self._units(bucket))
+        # In a graph, what is remembered is in variables of its own for every unit.
+        return [group for group in small_units(self._units(bucket)) if not group.remembers]
 
     def _units(self, bucket: int) -> list[Unit]:
         return [self.plan.units[i] for i in self.plan.buckets[bucket]]
