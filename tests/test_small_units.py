@@ -27,7 +27,7 @@ SHAPES = {
     "empty": (0,),
     "weight": (24, 20),
     "odd": (3, 1, 5),
-    "large": (module._SMALL // 4 + 1,),
+    "large": (module.SMALL // 4 + 1,),
     "last": (1,),
 }
 WORLD = 3

@@ -22,7 +22,7 @@ from hvd_compress.contract import (
     initial_state,
     sent_bytes,
 )
-from hvd_compress.exchange.plan import LATE
+from hvd_compress.exchange.units import LATE
 from hvd_compress.operators import operator_of
 from hvd_compress.ops import ops_of
 

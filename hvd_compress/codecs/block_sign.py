@@ -51,6 +51,10 @@ class BlockSign(Piecewise):
     def votes(self) -> bool:
         return not self.scaled
 
+    @property
+    def blockwise(self) -> bool:
+        return self.block > 0
+
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
         flat = ops.flatten(array)
         size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))

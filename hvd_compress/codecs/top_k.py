@@ -103,6 +103,10 @@ class TopK(Codec):
         return False
 
     @property
+    def blockwise(self) -> bool:
+        return self.selection == "chunked"
+
+    @property
     def whole(self) -> bool:
         return True
 

@@ -103,6 +103,11 @@ class Codec(Settings, ABC):
         """Whether each element is written and read as it would be by itself."""
         return False
 
+    @property
+    def blockwise(self) -> bool:
+        """Whether blocks of a set number of consecutive elements are written and read as each would be by itself."""
+        return self.elementwise
+
     def lossless(self, spec: Spec) -> bool:
         """Return whether decode(encode(x)) = x for every such x, so that nothing is left for a residual."""
         del spec

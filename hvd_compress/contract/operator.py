@@ -162,6 +162,14 @@ class Operator(Settings, ABC):
         return False
 
     @property
+    def blockwise(self) -> bool:
+        """Whether blocks of so many consecutive elements are exchanged about as each would be by itself.
+
+        It matters little then where one small tensor ends and the next begins: where there are many, they are joined.
+        """
+        return False
+
+    @property
     def unit_bytes(self) -> float:
         """Tensors are flattened and joined into units of up to this many bytes.
 

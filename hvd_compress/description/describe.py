@@ -7,7 +7,7 @@ from typing import Any
 from ..contract import state_bytes
 from ..errors import ConfigurationError
 from ..exchange import Plan, Unit, make_plan
-from ..exchange.plan import LATE
+from ..exchange.units import LATE
 from ..operators import dense_operator
 from ..registry import resolve
 from .collectives import collectives_of, rounds_of

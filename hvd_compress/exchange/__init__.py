@@ -5,7 +5,8 @@ from .bucket import BucketExchange
 from .fusion import Fused, fuse
 from .meter import Meter
 from .phases import Phases
-from .plan import Plan, Unit, make_plan, specs_of
+from .plan import Plan, make_plan, specs_of
+from .units import Unit
 from .worker import Residual, Worker
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..contract import Array
 from ..errors import ConfigurationError
 from ..ops import ArrayOps, ops_of
-from .plan import Unit
+from .units import Unit
 
 
 def joined(unit: Unit, arrays: Mapping[str, Array], ops: ArrayOps) -> Array:

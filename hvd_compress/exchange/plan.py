@@ -1,4 +1,4 @@
-"""The plan: which parameters form which unit, how each unit travels, and which units travel together.
+"""The plan: how each unit travels, and which units travel together.
 
 It is derived from names, shapes and settings alone, so it is equal on every rank; `digest` lets a driver check that.
 """
@@ -7,45 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
 from ..contract import GRADIENT_DTYPES, Array, Codec, Operator, Spec, traffic_bytes
 from ..errors import ConfigurationError
-from ..operators import dense_operator, dense_stand_in, operator_of
 from ..ops import ops_of
 from ..version import __version__
-
-# A step by which warm-ups and schedules have ended; even, so that it and the next one are a period of two.
-LATE = 2**40
-
-
-@final
-@dataclass(frozen=True)
-class Unit:
-    """What one exchange works on.
-
-    Args:
-        name: of its parameter, or "first..last" of several.
-        parameters: (name, spec) of each, in order; several are flattened and joined.
-        spec: of the gradient that the operator sees.
-        operator: how it travels.
-        passed_over: why the compressor was not used: "small" (not worth it), "larger" (it would send more than a
-            plain average), "empty"; "" where it is used.
-    """
-
-    name: str
-    parameters: tuple[tuple[str, Spec], ...]
-    spec: Spec
-    operator: Operator
-    passed_over: str = ""
-
-    @property
-    def dense(self) -> bool:
-        """Whether the compressor was passed over."""
-        return bool(self.passed_over)
+from .units import Unit, make_units
 
 
 @final
@@ -101,6 +72,7 @@ def make_plan(
     allow_larger: bool = False,
     bucket_bytes: float = float("inf"),
     groups: Sequence[Sequence[str]] = (),
+    kinds: Mapping[str, Hashable] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> Plan:
     """Return the plan for the given parameters.
@@ -113,6 +85,7 @@ def make_plan(
             dense, with a warning.
         bucket_bytes: close a bucket once its gradients reach this many bytes.
         groups: parameter names that must travel in one bucket, each group in one.
+        kinds: what parameters must have in common to be joined where nobody asked for it: a learning rate, a device.
         settings: what else must be equal on all ranks.
 
     Raises:
@@ -120,11 +93,13 @@ def make_plan(
     """
     parameters = list(parameters)
     _check_parameters(parameters)
-    units = _make_units(compressor, parameters, world_size, allow_larger)
+    group_of = {name: g for g, names in enumerate(groups) for name in names}
+    alike = {name: ((kinds or {}).get(name), group_of.get(name)) for name, _ in parameters}
+    units = make_units(compressor, parameters, world_size, allow_larger, alike, bucket_bytes)
     _warn_of_larger(compressor, units, world_size)
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
-    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, groups), tuple(parameters), told)
+    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, group_of), tuple(parameters), told)
 
 
 def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
@@ -164,58 +139,6 @@ def _warn_of_larger(compressor: Operator | Codec, units: list[Unit], world_size:
         )
 
 
-def _make_units(
-    compressor: Operator | Codec, parameters: list[tuple[str, Spec]], world_size: int, allow_larger: bool
-) -> list[Unit]:
-    """Return units: compressed ones of the operator's granularity, the others tensor by tensor."""
-    units: list[Unit] = []
-    runs: dict[tuple[Operator, str], list[tuple[str, Spec]]] = {}
-
-    def close(key: tuple[Operator, str]) -> None:
-        run = runs.pop(key)
-        name = run[0][0] if len(run) == 1 else f"{run[0][0]}..{run[-1][0]}"
-        joined = replace(run[0][1], shape=(sum(spec.size for _, spec in run),))
-        units.append(_unit(name, tuple(run), joined, key[0], world_size, allow_larger))
-
-    for name, spec in parameters:
-        operator = operator_of(compressor, spec).for_parameter(name, spec)
-        if spec.size == 0 or not operator.compresses(spec):
-            stand_in = dense_stand_in(operator, spec) if spec.size else dense_operator(spec)
-            units.append(Unit(name, ((name, spec),), spec, stand_in, "empty" if spec.size == 0 else "small"))
-        elif operator.unit_bytes <= 0:
-            units.append(_unit(name, ((name, spec),), spec, operator, world_size, allow_larger))
-        else:
-            key = (operator, spec.dtype)
-            joined = sum(s.nbytes for _, s in runs.get(key, [])) + spec.nbytes
-            if key in runs and joined > operator.unit_bytes:
-                close(key)
-            runs.setdefault(key, []).append((name, spec))
-    for key in list(runs):
-        close(key)
-    return units
-
-
-def _unit(
-    name: str,
-    parameters: tuple[tuple[str, Spec], ...],
-    spec: Spec,
-    operator: Operator,
-    world_size: int,
-    allow_larger: bool,
-) -> Unit:
-    """Return the unit, dense where the operator would send more than a plain average does."""
-    dense = dense_stand_in(operator, spec)
-    if not allow_larger and dense != operator and _bytes(operator, spec, world_size) > _bytes(dense, spec, world_size):
-        return Unit(name, parameters, spec, dense, "larger")
-    return Unit(name, parameters, spec, operator)
-
-
-def _bytes(operator: Operator, spec: Spec, world_size: int) -> float:
-    """Return the bytes that a worker sends in the long run; one worker alone is judged as if there were two."""
-    world = max(world_size, 2)
-    return sum(operator.wire_bytes(spec, world, step) for step in (LATE, LATE + 1)) / 2
-
-
 def _tie_groups(units: list[Unit], group_of: dict[str, int]) -> dict[str, int]:
     """Return the group of every name, where groups that one unit of several parameters belongs to become one."""
     tied = {g: g for g in group_of.values()}
@@ -225,10 +148,8 @@ def _tie_groups(units: list[Unit], group_of: dict[str, int]) -> dict[str, int]:
     return {name: tied[g] for name, g in group_of.items()}
 
 
-def _make_buckets(
-    units: list[Unit], bucket_bytes: float, groups: Sequence[Sequence[str]]
-) -> tuple[tuple[int, ...], ...]:
-    group_of = _tie_groups(units, {name: g for g, names in enumerate(groups) for name in names})
+def _make_buckets(units: list[Unit], bucket_bytes: float, group_of: dict[str, int]) -> tuple[tuple[int, ...], ...]:
+    group_of = _tie_groups(units, group_of)
     grouped: dict[int, list[int]] = {}
     loose: list[list[int]] = []
     filled = float("inf")

@@ -10,7 +10,7 @@ from ..errors import ConfigurationError
 from ..operators.two_way import shards_of
 from ..ops import ArrayOps, ops_of
 from .joining import by_parameter, joined
-from .plan import Unit
+from .units import Unit
 
 
 def declared_leaves(unit: Unit, world_size: int) -> dict[str, Leaf]:

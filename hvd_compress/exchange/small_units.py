@@ -8,10 +8,7 @@ from typing import final
 from ..contract import Array, Operator, Spec
 from ..ops import ArrayOps
 from .joining import by_parameter
-from .plan import Unit
-
-# Larger gradients cost more to copy together than to exchange one by one.
-_SMALL = 2**16
+from .units import SMALL, Unit
 
 
 @final
@@ -69,6 +66,6 @@ def small_units(units: Sequence[Unit]) -> list[SmallUnits]:
     """Return the groups, of at least two units each, that some of a bucket's units form."""
     groups: dict[tuple[Operator, str], list[Unit]] = {}
     for unit in units:
-        if unit.operator.elementwise and 0 < unit.spec.nbytes <= _SMALL:
+        if unit.operator.elementwise and 0 < unit.spec.nbytes <= SMALL:
             groups.setdefault((unit.operator, unit.spec.dtype), []).append(unit)
     return [SmallUnits(group) for group in groups.values() if len(group) > 1]

@@ -7,9 +7,9 @@ from typing import Any, final
 
 from ..contract import Array, State, initial_state, walk
 from ..ops import ArrayOps, ops_of
-from .plan import Unit
 from .saved import loaded_state, saved_leaves
 from .small_units import SmallUnits
+from .units import Unit
 
 
 @final

@@ -13,10 +13,11 @@ from ..ops import ArrayOps, ops_of
 from .bucket import BucketExchange
 from .joining import by_parameter, joined, unit_gradient
 from .meter import Meter
-from .plan import Plan, Unit
+from .plan import Plan
 from .saved import declared_leaves, residuals, server_residuals, with_residual
 from .small_units import SmallUnits, small_units
 from .states import UnitStates, copied, initial_leaves
+from .units import Unit
 
 STATE_VERSION = 2
 # What becomes of residuals when the compressor changes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from ..contract import (
     Array,
@@ -42,6 +42,7 @@ class StepSizeScaling(Wrapper):
     Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), Algorithms 1 to 3.
     """
 
+    by_element: ClassVar[bool] = True
     inner: Operator | Codec
     cap: float = math.inf
 

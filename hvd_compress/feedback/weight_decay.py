@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from ..contract import (
     Array,
@@ -43,6 +43,7 @@ class LocalWeightDecay(Wrapper):
     Source: the authors' code of Zheng, Huang, Kwok 2019 (arXiv:1905.10936).
     """
 
+    by_element: ClassVar[bool] = True
     inner: Operator | Codec
     decay: float
     momentum: float = 0.9

@@ -71,6 +71,16 @@ class Method(Operator):
 
     @property
     @final
+    def elementwise(self) -> bool:
+        return self._made.elementwise
+
+    @property
+    @final
+    def blockwise(self) -> bool:
+        return self._made.blockwise
+
+    @property
+    @final
     def unit_bytes(self) -> float:
         return self._made.unit_bytes
 

@@ -50,6 +50,10 @@ class AllGather(Operator):
     def scales(self) -> bool:
         return not self.codec.votes
 
+    @property
+    def blockwise(self) -> bool:
+        return self.codec.blockwise
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
         parts = codec.encode(codec.arranged(grad, spec, ops), ops, (context.name, context.step, context.rank))

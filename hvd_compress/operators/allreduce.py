@@ -52,6 +52,10 @@ class AllReduce(Operator):
     def elementwise(self) -> bool:
         return self.codec.elementwise
 
+    @property
+    def blockwise(self) -> bool:
+        return self.codec.blockwise
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec
         kind, divisor = self._reduction(spec, context.world_size)

@@ -69,6 +69,10 @@ class CyclicTopK(Operator):
     def compresses(self, spec: Spec) -> bool:
         return self.chunk > 1 and spec.size >= self.min_size
 
+    @property
+    def blockwise(self) -> bool:
+        return self.selection == "chunked"
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, shards = context.ops, context.spec, self._shards(context.spec, context.world_size)
         flat = ops.flatten(ops.cast(grad, spec.wide.dtype))

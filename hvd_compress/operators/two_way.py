@@ -67,6 +67,10 @@ class TwoWay(Operator):
             return {}
         return {"server": Leaf(shards_of(spec, world_size)[0].shape, spec.wide.dtype, Scope.SHARDED)}
 
+    @property
+    def blockwise(self) -> bool:
+        return self.codec.blockwise
+
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, world = context.ops, context.spec, context.world_size
         shards = shards_of(spec, world)

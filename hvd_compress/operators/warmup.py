@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 from ..contract import (
     Array,
@@ -39,6 +39,7 @@ class Warmup(Wrapper):
         ConfigurationError: steps is negative.
     """
 
+    by_element: ClassVar[bool] = True
     steps: int
     then: Operator | Codec
 

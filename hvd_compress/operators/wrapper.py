@@ -78,7 +78,12 @@ class Wrapper(Operator, ABC):
 
     @property
     def elementwise(self) -> bool:
-        return self.by_element and isinstance(self.inner, Operator) and self.inner.elementwise
+        asks_for_more = self.needs_parameters or self.needs_learning_rate
+        return self.by_element and not asks_for_more and isinstance(self.inner, Operator) and self.inner.elementwise
+
+    @property
+    def blockwise(self) -> bool:
+        return self.by_element and self.inner.blockwise
 
     @property
     def unit_bytes(self) -> float:

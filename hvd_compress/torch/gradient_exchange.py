@@ -160,6 +160,7 @@ class GradientExchange:
             allow_larger=self._settings.allow_larger,
             bucket_bytes=self._settings.bucket_bytes,
             groups=self._groups,
+            kinds={name: (group, self._parameter[name].device) for name, group in self._group_of.items()},
             settings=self._settings.as_text(),
         )
 

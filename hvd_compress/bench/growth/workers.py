@@ -8,7 +8,7 @@ from typing import Any
 
 from ...contract import Spec
 from ...exchange import make_plan
-from ...exchange.plan import LATE
+from ...exchange.units import LATE
 from ...registry import resolve
 from .model import Fit, fit, steps_and_bytes
 from .point import STOCK, Growth

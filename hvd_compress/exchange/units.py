@@ -1,0 +1,158 @@
+"""Units: which parameters are exchanged as one, and how.
+
+Derived from names, shapes and settings alone, so equal on every rank.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+from ..contract import Codec, Operator, Spec
+from ..operators import dense_operator, dense_stand_in, operator_of
+
+# A step by which warm-ups and schedules have ended; even, so that it and the next one are a period of two.
+LATE = 2**40
+
+
+@final
+@dataclass(frozen=True)
+class Unit:
+    """What one exchange works on.
+
+    Args:
+        name: of its parameter, or "first..last" of several.
+        parameters: (name, spec) of each, in order; several are flattened and joined.
+        spec: of the gradient that the operator sees.
+        operator: how it travels.
+        passed_over: why the compressor was not used: "small" (not worth it), "larger" (it would send more than a
+            plain average), "empty"; "" where it is used.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Spec], ...]
+    spec: Spec
+    operator: Operator
+    passed_over: str = ""
+
+    @property
+    def dense(self) -> bool:
+        """Whether the compressor was passed over."""
+        return bool(self.passed_over)
+
+
+# Tensors of up to so many bytes are small. Where there are more than so many whose operator works in blocks, they are
+# joined into units of up to so many bytes: each of them would take longer by itself than its bytes are worth.
+SMALL = 2**16
+MANY, _JOINED = 64, 2.0**22
+
+Parameter = tuple[str, Spec]
+
+
+@final
+@dataclass(frozen=True)
+class _Run:
+    """What the tensors of a joined unit have in common.
+
+    Args:
+        operator: how they travel.
+        dtype: element type.
+        kind: whatever else tells those apart that nobody asked to join.
+        limit: bytes of a unit, > 0.
+        span: bytes of all gradients, others included, from the first tensor of a unit to its last.
+    """
+
+    operator: Operator
+    dtype: str
+    kind: Hashable
+    limit: float
+    span: float
+
+
+def make_units(
+    compressor: Operator | Codec,
+    parameters: Sequence[Parameter],
+    world_size: int,
+    allow_larger: bool,
+    kinds: Mapping[str, Hashable],
+    bucket_bytes: float,
+) -> list[Unit]:
+    """Return units: compressed ones of the operator's granularity, the others tensor by tensor.
+
+    Args:
+        compressor: what the user asked for.
+        parameters: in the order in which gradients are expected.
+        world_size: number of workers.
+        allow_larger: compress also what does not become smaller.
+        kinds: small tensors are joined of the plan's own accord only where these are equal.
+        bucket_bytes: a unit of such does not reach over more gradients than that, so that its bucket need not wait.
+    """
+    chosen = [operator_of(compressor, spec).for_parameter(name, spec) for name, spec in parameters]
+    runs = _runs(parameters, chosen, kinds, bucket_bytes)
+    units: list[Unit] = []
+    filled: dict[_Run, tuple[float, list[Parameter]]] = {}
+    passed = 0.0
+    for (name, spec), operator, run in zip(parameters, chosen, runs, strict=True):
+        if spec.size == 0 or not operator.compresses(spec):
+            stand_in = dense_stand_in(operator, spec) if spec.size else dense_operator(spec)
+            units.append(Unit(name, ((name, spec),), spec, stand_in, "empty" if spec.size == 0 else "small"))
+        elif run is None:
+            units.append(_unit(((name, spec),), spec, operator, world_size, allow_larger))
+        else:
+            start, members = filled.pop(run, (passed, []))
+            full = sum(s.nbytes for _, s in members) + spec.nbytes > run.limit
+            if members and (full or passed + spec.nbytes - start > run.span):
+                units.append(_joined(members, run.operator, world_size, allow_larger))
+                start, members = passed, []
+            filled[run] = (start, [*members, (name, spec)])
+        passed += spec.nbytes
+    units += [_joined(members, run.operator, world_size, allow_larger) for run, (_, members) in filled.items()]
+    return units
+
+
+def _runs(
+    parameters: Sequence[Parameter],
+    chosen: Sequence[Operator],
+    kinds: Mapping[str, Hashable],
+    bucket_bytes: float,
+) -> list[_Run | None]:
+    """Return what each parameter is joined by: its operator, or the plan where there are many small ones."""
+
+    def found() -> Iterator[_Run | None]:
+        for (name, spec), operator in zip(parameters, chosen, strict=True):
+            if spec.size == 0 or not operator.compresses(spec):
+                yield None
+            elif operator.unit_bytes > 0:
+                yield _Run(operator, spec.dtype, None, operator.unit_bytes, float("inf"))
+            elif operator.blockwise and not operator.elementwise and spec.nbytes <= SMALL:
+                yield _Run(operator, spec.dtype, (kinds.get(name),), _JOINED, bucket_bytes)
+            else:
+                yield None
+
+    runs = list(found())
+    members = Counter(run for run in runs if run is not None)
+    return [run if run is None or run.kind is None or members[run] > MANY else None for run in runs]
+
+
+def _joined(members: list[Parameter], operator: Operator, world_size: int, allow_larger: bool) -> Unit:
+    spec = replace(members[0][1], shape=(sum(spec.size for _, spec in members),))
+    return _unit(tuple(members), spec, operator, world_size, allow_larger)
+
+
+def _unit(
+    parameters: tuple[Parameter, ...], spec: Spec, operator: Operator, world_size: int, allow_larger: bool
+) -> Unit:
+    """Return the unit, dense where the operator would send more than a plain average does."""
+    name = parameters[0][0] if len(parameters) == 1 else f"{parameters[0][0]}..{parameters[-1][0]}"
+    dense = dense_stand_in(operator, spec)
+    if not allow_larger and dense != operator and _bytes(operator, spec, world_size) > _bytes(dense, spec, world_size):
+        return Unit(name, parameters, spec, dense, "larger")
+    return Unit(name, parameters, spec, operator)
+
+
+def _bytes(operator: Operator, spec: Spec, world_size: int) -> float:
+    """Return the bytes that a worker sends in the long run; one worker alone is judged as if there were two."""
+    world = max(world_size, 2)
+    return sum(operator.wire_bytes(spec, world, step) for step in (LATE, LATE + 1)) / 2
