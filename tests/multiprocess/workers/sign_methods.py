@@ -102,3 +102,30 @@ def factors_around_a_vote_are_refused(case: str) -> None:
             compression="signummajorityvote",
             **options,
         )
+
+
+@check()
+def many_small_tensors_are_joined_with_those_of_one_learning_rate() -> None:
+    """Residuals follow the rate of their parameter group, also at a step at which one group's rate is 0."""
+    shapes = {f"w{i:03}": (5, 4) for i in range(140)}
+    params = parameters(shapes, dtype=torch.float64)
+    groups = [[name for i, name in enumerate(shapes) if i % 2 == odd] for odd in (0, 1)]
+    plain = torch.optim.SGD([{"params": [params[name] for name in names]} for names in groups], lr=0.1)
+    compressor = DistEFBlockSGDM()
+    optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=compressor, allow_larger=True)
+    units = [{name for name, _ in unit.parameters} for unit in optimizer.exchange.plan.units]
+    assert sorted(map(sorted, units)) == sorted(map(sorted, groups)), units
+    simulators = [Simulator(compressor, stock.size(), allow_larger=True) for _ in groups]
+    for step, rates in enumerate([(0.1, 0.1), (0.1, 0.01), (0.2, 0.0), (0.05, 0.3)]):
+        for group, rate in zip(plain.param_groups, rates, strict=True):
+            group["lr"] = rate
+        everyones = gradients(step, shapes, dtype=torch.float64)
+        backward(params, everyones[stock.rank()])
+        optimizer.synchronize()
+        for names, simulator, rate in zip(groups, simulators, rates, strict=True):
+            simulator.learning_rate = rate
+            # Gradients come from the last layer to the first.
+            means = simulator.step([{name: own[name].clone() for name in reversed(names)} for own in everyones])
+            found = {name: p.grad for name, p in params.items() if name in names and p.grad is not None}
+            assert_close(found, means[stock.rank()])
+        optimizer.zero_grad()
