@@ -93,6 +93,49 @@ def test_products(library: Library) -> None:
     assert_close(ops.subtract_product_(into, left, right), x - a.T @ b, 1e-13)
 
 
+@pytest.mark.parametrize(
+    ("n", "m", "r"),
+    [
+        (3, 7, 1),
+        (3, 7, 2),
+        (8, 3, 3),
+        (37, 65, 1),
+        (37, 65, 4),
+        (48, 2048, 8),
+        (19, 2050, 4),
+        (2050, 19, 5),
+        (37, 70, 9),
+    ],
+)
+def test_products_of_thin_factors(library: Library, n: int, m: int, r: int) -> None:
+    random = np.random.default_rng(0)
+    a, b, x = random.standard_normal((r, n)), random.standard_normal((r, m)), random.standard_normal((n, m))
+    ops = ops_of(library.array(0.0))
+    left, right, large = (library.array(array, "float64") for array in (a, b, x))
+    assert_close(ops.matmul(left, right, transpose_a=True), a.T @ b, 1e-13)
+    assert_close(ops.matmul(left, large), a @ x, 1e-13)
+    assert_close(ops.matmul(right, large, transpose_b=True), b @ x.T, 1e-13)
+    assert_close(ops.subtract_product_(large, left, right), x - a.T @ b, 1e-13)
+
+
+@pytest.mark.mutable
+@pytest.mark.parametrize("r", [1, 4, 9])
+def test_products_of_thin_factors_in_any_layout(library: Library, r: int) -> None:
+    """What is made is the same, to the bit, whatever memory it is made in."""
+    n, m = 37, 2050
+    random = np.random.default_rng(0)
+    a, b, x = random.standard_normal((r, n)), random.standard_normal((r, m)), random.standard_normal((n, m))
+    ops = ops_of(library.array(0.0))
+    left, right = library.array(a, "float64"), library.array(b, "float64")
+    row_major, column_major = ops.zeros((n, m), "float64"), ops.zeros((m, n), "float64").T
+    products = [ops.matmul(left, right, transpose_a=True, out=out) for out in (None, row_major, column_major)]
+    assert len({bits(product) for product in products}) == 1
+    turned = library.array(x.T, "float64").T
+    assert_close(ops.matmul(left, turned), a @ x, 1e-13)
+    assert_close(ops.matmul(right, turned, transpose_b=True), b @ x.T, 1e-13)
+    assert_close(ops.subtract_product_(turned, left, right), x - a.T @ b, 1e-13)
+
+
 def test_operations_know_their_device(library: Library) -> None:
     x = library.array(np.ones(2))
     assert ops_of(x) == ops_of(library.array(np.zeros(1)))

@@ -16,6 +16,7 @@ from .largest import by_groups
 from .numpy_ops import NumPyOps
 from .pieces import change_in_place, pieces_of
 from .random import ShortStream
+from .thin_products import THIN, product_with_columns, product_with_rows, put_product, subtract_product
 
 if TYPE_CHECKING:
     import torch
@@ -308,20 +309,34 @@ class TorchOps(ArrayOps):
     ) -> Array:
         left, right = a.t() if transpose_a else a, b.t() if transpose_b else b
         if left.shape[1] > min(left.shape[0], _THIN):
-            return self._torch.mm(left, right)
+            if self.device.type != "cpu" or left.shape[0] > THIN:
+                return self._torch.mm(left, right)
+            return (
+                product_with_rows(left, b, self._torch) if transpose_b else product_with_columns(left, b, self._torch)
+            )
         # The same steps into new memory as into what is given: roundings must not tell ranks apart.
         if out is None or not self.is_row_major(out):
             out = self._torch.empty((left.shape[0], right.shape[1]), dtype=a.dtype, device=self.device)
         left = left.contiguous()
+        if self._are_thin(right):
+            put_product(out, left, right, self._torch)
+            return out
         for rows in self._row_blocks(out):
             self._torch.mm(left[rows], right, out=out[rows])
         return out
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         left = a.t().contiguous()
+        if self._are_thin(b):
+            subtract_product(x, left, b)
+            return x
         for rows in self._row_blocks(x):
             x[rows].addmm_(left[rows], b, alpha=-1.0)
         return x
+
+    def _are_thin(self, right: Array) -> bool:
+        """Return whether factors, of which this is the right one, make a product faster by few rows at a time."""
+        return self.device.type == "cpu" and right.shape[0] <= THIN
 
     def _row_blocks(self, x: Array) -> Iterator[slice]:
         """Yield blocks of rows of a matrix: a product of thin factors goes over what it writes more than once."""
