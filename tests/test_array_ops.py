@@ -136,6 +136,22 @@ def test_products_of_thin_factors_in_any_layout(library: Library, r: int) -> Non
     assert_close(ops.subtract_product_(turned, left, right), x - a.T @ b, 1e-13)
 
 
+@pytest.mark.parametrize("n", [5, 37, 64])
+@pytest.mark.parametrize("r", [1, 4, 5])
+def test_products_of_thin_factors_are_the_same_on_any_number_of_threads(n: int, r: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    left, right = torch.randn(r, n, generator=random), torch.randn(r, 2050, generator=random)
+    before = torch.get_num_threads()
+    found = set()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.add(bits(ops_of(left).matmul(left, right, transpose_a=True)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+
+
 def test_operations_know_their_device(library: Library) -> None:
     x = library.array(np.ones(2))
     assert ops_of(x) == ops_of(library.array(np.zeros(1)))

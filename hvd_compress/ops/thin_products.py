@@ -1,47 +1,53 @@
-"""Products with thin factors, by torch on a processor: a few rows of the large matrix at a time, all in one call.
+"""Products with thin factors, by torch on a processor: few rows of the large matrix at a time.
 
-Products of so few rows go to kernels that do not copy what they multiply, as those for large matrices do; and their
-rows stay in the cache, where many rows of a power of 2 of columns would push each other out.
+Products of so few rows go to kernels that do not copy what they multiply, as those for large matrices do; and what they
+write stays in the cache, where many rows of a power of 2 of columns would push each other out.
+
+What is written depends on numbers and shapes alone, not on layouts or threads: roundings must not tell ranks apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 
 from .base import Array
 
-# The most rows of a thin factor: with more, the kernels for large matrices are as fast.
-THIN = 8
-# Rows of a large matrix at a time, where it is written and where it is read.
-_WRITTEN, _READ = 8, 16
+# The most rows of a thin factor, transposed; and the most for which products of few rows are faster.
+THIN, FEW = 64, 8
+# Rows of a large matrix at a time, where it is written and where it is read; and numbers written at a time.
+_WRITTEN, _READ, _BLOCK = 8, 16, 2**16
 # Columns from which adding up products, one for every few rows, costs less than what it saves.
 _WIDE = 2**11
 
 
 def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> None:
     """Write left right, (n, r) times (r, m), to `out`, (n, m)."""
-    if left.shape[1] == 1:
-        torch.mul(left, right, out=out)
-        return
-    whole = out.shape[0] // _WRITTEN * _WRITTEN
-    if whole:
+    whole = _whole_rows(left)
+    if whole > 0 and left.shape[1] <= FEW:
         blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
         torch.bmm(blocks, right.expand(len(blocks), -1, -1), out=out[:whole].unflatten(0, (-1, _WRITTEN)))
+    else:
+        for rows in _row_blocks(whole, out.shape[1]):
+            torch.mm(left[rows], right, out=out[rows])
     if whole < out.shape[0]:
-        torch.mm(left[whole:], right, out=out[whole:])
+        rest = torch.mul(left[whole:, :1], right[:1], out=out[whole:])
+        for i in range(1, left.shape[1]):
+            rest.addcmul_(left[whole:, i : i + 1], right[i : i + 1])
 
 
 def subtract_product(x: Array, left: Array, right: Array) -> None:
     """Subtract left right, (n, r) times (r, m), from x, (n, m)."""
-    if left.shape[1] == 1:
-        x.addcmul_(left, right, value=-1.0)
-        return
-    whole = x.shape[0] // _WRITTEN * _WRITTEN
-    if whole:
+    whole = _whole_rows(left)
+    if whole > 0 and left.shape[1] <= FEW:
         blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
         x[:whole].unflatten(0, (-1, _WRITTEN)).baddbmm_(blocks, right.expand(len(blocks), -1, -1), alpha=-1.0)
+    else:
+        for rows in _row_blocks(whole, x.shape[1]):
+            x[rows].addmm_(left[rows], right, alpha=-1.0)
     if whole < x.shape[0]:
-        x[whole:].addmm_(left[whole:], right, alpha=-1.0)
+        for i in range(left.shape[1]):
+            x[whole:].addcmul_(left[whole:, i : i + 1], right[i : i + 1], value=-1.0)
 
 
 def product_with_rows(a: Array, x: Array, torch: ModuleType) -> Array:
@@ -62,3 +68,20 @@ def product_with_columns(a: Array, x: Array, torch: ModuleType) -> Array:
     for columns, rows in zip(a.split(_READ, dim=1), x.split(_READ), strict=True):
         total.addmm_(columns, rows)
     return total
+
+
+def _whole_rows(left: Array) -> int:
+    """Return how many rows of a product are for kernels of several rows; the others are sums of outer products.
+
+    Kernels share out a few rows too many or too few to threads by their columns, and round them otherwise then. The
+    product of one column and one row is nothing but an outer product, which is the fastest there is.
+    """
+    rows: int = left.shape[0]
+    return 0 if left.shape[1] == 1 else rows // _WRITTEN * _WRITTEN
+
+
+def _row_blocks(count: int, columns: int) -> Iterator[slice]:
+    """Yield blocks of rows 0 .. count - 1 of a matrix that are to be written at once."""
+    length = max(1, _BLOCK // max(1, columns) // _WRITTEN) * _WRITTEN
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .largest import by_groups
 from .numpy_ops import NumPyOps
 from .pieces import change_in_place, pieces_of
 from .random import ShortStream
-from .thin_products import THIN, product_with_columns, product_with_rows, put_product, subtract_product
+from .thin_products import FEW, THIN, product_with_columns, product_with_rows, put_product, subtract_product
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,8 @@ _LARGE = 2**22
 _WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
 _BITS_TOGETHER = sum(1 << (49 - 7 * i) for i in range(8))
-# Elements of a product of thin factors that a processor writes at once, so that what is written stays in its cache; and
-# the columns of a thin factor.
-_PRODUCT, _THIN = 2**16, 64
+# Elements from which looking at all of them is faster than writing them.
+_MANY = 2**16
 _NUMPY = NumPyOps()
 
 
@@ -297,7 +296,7 @@ class TorchOps(ArrayOps):
         return self._torch.add(self._torch.tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
 
     def finite_or_zero_(self, x: Array) -> Array:
-        if self.device.type == "cpu" and x.numel() >= _PRODUCT and self._torch.isfinite(x.sum()):
+        if self.device.type == "cpu" and x.numel() >= _MANY and self._torch.isfinite(x.sum()):
             return x  # looking is faster than writing, where it waits for nothing
         return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -308,42 +307,26 @@ class TorchOps(ArrayOps):
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
         left, right = a.t() if transpose_a else a, b.t() if transpose_b else b
-        if left.shape[1] > min(left.shape[0], _THIN):
-            if self.device.type != "cpu" or left.shape[0] > THIN:
+        on_processor = self.device.type == "cpu"
+        if left.shape[1] > min(left.shape[0], THIN):
+            if not on_processor or left.shape[0] > FEW:
                 return self._torch.mm(left, right)
-            return (
-                product_with_rows(left, b, self._torch) if transpose_b else product_with_columns(left, b, self._torch)
-            )
+            of_rows_or_columns = product_with_rows if transpose_b else product_with_columns
+            return of_rows_or_columns(left, b, self._torch)
         # The same steps into new memory as into what is given: roundings must not tell ranks apart.
         if out is None or not self.is_row_major(out):
             out = self._torch.empty((left.shape[0], right.shape[1]), dtype=a.dtype, device=self.device)
-        left = left.contiguous()
-        if self._are_thin(right):
-            put_product(out, left, right, self._torch)
-            return out
-        for rows in self._row_blocks(out):
-            self._torch.mm(left[rows], right, out=out[rows])
+        if not on_processor:
+            return self._torch.mm(left.contiguous(), right, out=out)
+        put_product(out, left.contiguous(), right, self._torch)
         return out
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
         left = a.t().contiguous()
-        if self._are_thin(b):
-            subtract_product(x, left, b)
-            return x
-        for rows in self._row_blocks(x):
-            x[rows].addmm_(left[rows], b, alpha=-1.0)
+        if self.device.type != "cpu":
+            return x.addmm_(left, b, alpha=-1.0)
+        subtract_product(x, left, b)
         return x
-
-    def _are_thin(self, right: Array) -> bool:
-        """Return whether factors, of which this is the right one, make a product faster by few rows at a time."""
-        return self.device.type == "cpu" and right.shape[0] <= THIN
-
-    def _row_blocks(self, x: Array) -> Iterator[slice]:
-        """Yield blocks of rows of a matrix: a product of thin factors goes over what it writes more than once."""
-        rows, columns = x.shape
-        length = _PRODUCT // max(1, columns) if self.device.type == "cpu" else rows
-        for start in range(0, rows, max(1, length)):
-            yield slice(start, start + max(1, length))
 
     def keep_rows_(self, x: Array, kept: Array) -> Array:
         # Looking is faster than writing, where it waits for nothing; and nearly always all are kept.
