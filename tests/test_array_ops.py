@@ -83,6 +83,28 @@ def test_leading_left_vectors_are_the_svds(library: Library) -> None:
     assert_close(rows.T @ rows, u @ u.T, 1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_of_rows_at_any_magnitude(library: Library, dtype: str) -> None:
+    """A power of 2 changes the power of 2 of a norm and nothing else, where all of it is in range."""
+    x = np.random.default_rng(0).standard_normal((6, 40)).astype(dtype)
+    most = np.finfo(dtype).maxexp
+    powers = np.array([[0], [1 - most + 60], [-most // 2], [most // 2], [most - 8], [3 * most // 8]])
+    ops = ops_of(library.array(0.0))
+    expected = np.ldexp(wide(ops.row_norms(library.array(x, dtype))), powers)
+    assert np.array_equal(wide(ops.row_norms(library.array(np.ldexp(x, powers), dtype))), expected)
+    assert_close(np.ldexp(expected, -powers)[:, 0], np.linalg.norm(x.astype(np.float64), axis=1), 1e-6)
+
+
+def test_norms_of_rows_that_have_none(library: Library) -> None:
+    x = np.array([[0.0, 0.0], [np.inf, 1.0], [np.nan, 1.0], [-np.inf, np.nan], [3.0, 4.0], [1e-40, 0.0]])
+    ops = ops_of(library.array(0.0))
+    norms = wide(ops.row_norms(library.array(x, "float64")))[:, 0]
+    np.testing.assert_array_equal(norms[[0, 1, 2, 4]], [0.0, np.inf, np.nan, 5.0])
+    assert not np.isfinite(norms[3])
+    assert_close(norms[5:], np.array([1e-40]), 1e-12)
+    assert wide(ops.row_norms(library.array(np.zeros((0, 3))))).shape == (0, 1)
+
+
 def test_products(library: Library) -> None:
     random = np.random.default_rng(0)
     a, b, x = random.standard_normal((2, 5)), random.standard_normal((2, 3)), random.standard_normal((5, 3))

@@ -80,14 +80,10 @@ class QSGD(Piecewise):
 
     def _encoded_rows(self, rows: Array, thresholds: Array, ops: ArrayOps) -> tuple[Array, Array]:
         """Return the codes and the norms of buckets, one a row."""
-        largest = ops.row_maxima(rows)
-        shares, usable = normalised(rows, largest, ops)
-        root = 1.0
-        if self.norm == "l2":
-            root = ops.where(usable, ops.row_norms(shares), 1.0)
-        codes = level_codes(ops.scale_(shares, self.levels / root), thresholds, self.levels, ops)
+        norms = ops.row_norms(rows) if self.norm == "l2" else ops.row_maxima(rows)
+        shares, usable = normalised(rows, norms, ops)
         # Zero times a norm that is not finite is NaN, and 0 where the norm is 0.
-        return codes, ops.where(usable, largest * root, largest * 0.0)
+        return level_codes(shares, thresholds, self.levels, ops), ops.where(usable, norms, norms * 0.0)
 
     @property
     def unit(self) -> int:

@@ -43,17 +43,17 @@ def bucket_count(size: int, bucket: int) -> int:
     return -(-size // min(bucket, size))
 
 
-def normalised(rows: Array, largest: Array, ops: ArrayOps) -> tuple[Array, Array]:
-    """Return rows / largest, all in -1 .. 1, and which rows that holds for: others become zeros.
+def normalised(rows: Array, scales: Array, ops: ArrayOps) -> tuple[Array, Array]:
+    """Return rows / scales, all in -1 .. 1, and which rows that holds for: others become zeros.
 
-    The square of a number may be out of range where the number is not; the square of its share of the largest is in it.
+    A scale is a number for each row, not below the largest of it.
     """
-    usable = (largest > 0.0) & (largest < math.inf)
-    return ops.keep_rows_(rows / ops.where(usable, largest, 1.0), usable), usable
+    usable = (scales > 0.0) & (scales < math.inf)
+    return ops.keep_rows_(rows / ops.where(usable, scales, 1.0), usable), usable
 
 
 def level_codes(x: Array, thresholds: Array, levels: int, ops: ArrayOps) -> Array:
-    """Return levels + floor(x + u), cut to 0 .. 2 levels, as uint8, for x in levels, donated, and u = `thresholds`."""
+    """Return levels + floor(levels x + u), cut to 0 .. 2 levels, as uint8, for donated x and u = `thresholds`."""
     signed = ops.cast(ops.rounded_(x, thresholds, float(levels)), "int8")
     return ops.add_(ops.bitcast(signed, "uint8"), levels)
 

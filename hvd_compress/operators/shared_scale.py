@@ -80,7 +80,7 @@ class SharedScale(Operator):
             own = scale[start // self.bucket : -(-stop // self.bucket)] if self.bucket else scale
             shares, _ = normalised(in_buckets(cut(start, stop), self.bucket, ops), ops.reshape(own, (-1, 1)), ops)
             random = in_buckets(thresholds(start, stop), self.bucket, ops)
-            rounded = level_codes(ops.scale_(shares, float(levels)), random, levels, ops)
+            rounded = level_codes(shares, random, levels, ops)
             return (ops.cast(ops.flatten(rounded)[: stop - start], "int32"),)
 
         unit = math.lcm(8, self.bucket or ROW)

@@ -16,6 +16,7 @@ import numpy as np
 
 from .pieces import PIECE, fill_by_pieces, put_in_place
 from .random import ShortStream, random_generator
+from .ranges import norms_of_rows
 
 Array = Any
 # From a key, made of numbers and names, to what is drawn from its random stream.
@@ -411,7 +412,7 @@ class ArrayOps(ABC):
 
     @abstractmethod
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
-        """Return floor(x + thresholds), cut to -limit .. limit; NaN where x is."""
+        """Return floor(limit * x + thresholds), cut to -limit .. limit; NaN where x is."""
 
     @abstractmethod
     def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
@@ -446,9 +447,14 @@ class ArrayOps(ABC):
     def row_maxima(self, x: Array) -> Array:
         """Return the largest absolute value of each row, as a column: (r, m) -> (r, 1)."""
 
-    @abstractmethod
+    @final
     def row_norms(self, x: Array) -> Array:
-        """Return the Euclidean norm of each row, as a column: (r, m) -> (r, 1)."""
+        """Return the Euclidean norm of each row, as a column: (r, m) -> (r, 1); squares may be out of range."""
+        return norms_of_rows(x, self._row_norms, self)
+
+    @abstractmethod
+    def _row_norms(self, x: Array) -> Array:
+        """Return what `row_norms` does where squares are in range."""
 
     @abstractmethod
     def orthonormal_rows(self, x: Array) -> Array:

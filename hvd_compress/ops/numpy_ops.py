@@ -227,6 +227,7 @@ class NumPyOps(ArrayOps):
         return np.multiply(x, x, out=x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
+        x *= np.asarray(limit, x.dtype)
         x += thresholds
         return np.clip(np.floor(x, out=x), -limit, limit, out=x)
 
@@ -257,7 +258,7 @@ class NumPyOps(ArrayOps):
     def row_maxima(self, x: Array) -> Array:
         return np.max(np.abs(x), axis=1, keepdims=True)
 
-    def row_norms(self, x: Array) -> Array:
+    def _row_norms(self, x: Array) -> Array:
         return np.sqrt(np.einsum("ij,ij->i", x, x)[:, None])
 
     def orthonormal_rows(self, x: Array) -> Array:

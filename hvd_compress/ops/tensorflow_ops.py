@@ -247,7 +247,7 @@ class TensorFlowOps(ArrayOps):
         return self._tf.square(x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
-        return self._tf.clip_by_value(self._tf.floor(x + thresholds), -limit, limit)
+        return self._tf.clip_by_value(self._tf.floor(x * self._like(limit, x) + thresholds), -limit, limit)
 
     def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
         return x * self._like(scale, x) + self._like(shift, x)
@@ -275,7 +275,7 @@ class TensorFlowOps(ArrayOps):
     def row_maxima(self, x: Array) -> Array:
         return self._tf.reduce_max(self._tf.abs(x), axis=1, keepdims=True)
 
-    def row_norms(self, x: Array) -> Array:
+    def _row_norms(self, x: Array) -> Array:
         return self._tf.sqrt(self._tf.reduce_sum(x * x, axis=1, keepdims=True))
 
     def orthonormal_rows(self, x: Array) -> Array:

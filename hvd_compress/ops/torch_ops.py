@@ -290,7 +290,7 @@ class TorchOps(ArrayOps):
         return x.mul_(x)
 
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
-        return x.add_(thresholds).floor_().clamp_(-limit, limit)
+        return self._torch.add(thresholds, x, alpha=limit, out=x).floor_().clamp_(-limit, limit)
 
     def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
         return self._torch.add(self._torch.tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
@@ -335,7 +335,7 @@ class TorchOps(ArrayOps):
     def row_maxima(self, x: Array) -> Array:
         return self._torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
 
-    def row_norms(self, x: Array) -> Array:
+    def _row_norms(self, x: Array) -> Array:
         return self._torch.linalg.vector_norm(x, dim=1, keepdim=True)
 
     def orthonormal_rows(self, x: Array) -> Array:
