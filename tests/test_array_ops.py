@@ -84,6 +84,32 @@ def test_leading_left_vectors_are_the_svds(library: Library) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("factor", [0.0, 1.0, 0.3])
+def test_a_sum_with_a_multiple(library: Library, dtype: str, factor: float) -> None:
+    """The factor is a number or an array; what is added stays as it was."""
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((3, 7)).astype(dtype), random.standard_normal((3, 7)).astype(dtype)
+    ops = ops_of(library.array(0.0))
+    added = library.array(y, dtype)
+    for own in (factor, library.array(np.array(factor), dtype)):
+        total = ops.scale_and_add_(library.array(x, dtype), own, added)
+        assert dtype_of(total) == dtype
+        assert_close(total, factor * wide(x) + wide(y), 1e-6 if dtype == "float32" else 1e-14)
+    assert bits(added) == y.tobytes()
+
+
+@pytest.mark.parametrize("levels", [1.0, 7.0, 127.0])
+def test_rounding_at_thresholds(library: Library, levels: float) -> None:
+    """floor(levels x + u), within the levels; what is no number stays none."""
+    random = np.random.default_rng(0)
+    x, u = random.uniform(-1, 1, 1000), random.random(1000)
+    x[:4] = [1.0, -1.0, 1.01, np.nan]
+    ops = ops_of(library.array(0.0))
+    rounded = ops.rounded_(library.array(x, "float64"), library.array(u, "float64"), levels)
+    np.testing.assert_array_equal(wide(rounded), np.clip(np.floor(levels * x + u), -levels, levels))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_norms_of_rows_at_any_magnitude(library: Library, dtype: str) -> None:
     """A power of 2 changes the power of 2 of a norm and nothing else, where all of it is in range."""
     x = np.random.default_rng(0).standard_normal((6, 40)).astype(dtype)

@@ -135,8 +135,15 @@ CASES = [
     Case("finite or zero", lambda o, x: o.finite_or_zero_(o.copy(x)), [WITH_NAN]),
     Case("square", lambda o, x: o.squared_(o.copy(x)), [NUMBERS]),
     Case("scale and shift", lambda o, x: o.scale_and_shift_(o.copy(x), 2.0**-3, 0.5), [np.arange(9.0)]),
+    Case("scale and add", lambda o, x, y: o.scale_and_add_(o.copy(x), 0.5, y), [NUMBERS, 2.0 - NUMBERS]),
+    Case(
+        "scale by an array and add",
+        lambda o, x, f, y: o.scale_and_add_(o.copy(x), f, y),
+        [NUMBERS, np.float64(0.25), 2.0 - NUMBERS],
+    ),
     Case("scale rows", lambda o, x: o.scale_(o.copy(x), o.row_maxima(x)), [TABLE]),
     Case("round", lambda o, x: o.rounded_(o.copy(x), o.abs(x) + 0.25, 1.0), [NUMBERS]),
+    Case("round to 3 levels", lambda o, x: o.rounded_(o.copy(x), o.abs(x) + 0.25, 3.0), [NUMBERS]),
     Case(
         "keep rows",
         lambda o, x: o.keep_rows_(o.copy(x), o.row_maxima(x) < 3.0),

@@ -74,12 +74,11 @@ class ErrorFeedback(Wrapper):
         if scale is None:
             result = yield from inner.exchange(grad, state["inner"], context.with_feedback())
             return self._outcome(result, memory, context)
-        if not (isinstance(scale, float) and scale == 1.0):
-            memory = ops.scale_(memory, scale)
         # The sum becomes the next memory, which must not be the gradient's: that is the caller's again afterwards.
         if same:
-            corrected = ops.add_(memory if self.a == 1.0 else ops.scale_(memory, self.a), grad)
+            corrected = ops.scale_and_add_(memory, scale if self.a == 1.0 else scale * self.a, grad)
         else:
+            memory = ops.scale_(memory, scale)
             corrected = ops.add_(ops.copy(grad), memory, self.a)
         result = yield from inner.exchange(corrected, state["inner"], context.with_feedback(spare=grad))
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest

@@ -91,8 +91,7 @@ class TwoWay(Operator):
             return ops.reshape(ops.change_parts_(ops.flatten(grad), sizes, lost), spec.shape)
 
         *received, unsent = yield [*(AllToAll(part) for part in parts), Meanwhile(rest)]
-        average = self._average(received, shards[context.rank], world, ops)
-        served, state = self._serve(average, state, context, shards, (*key, "server"))
+        served, state = self._serve(received, state, context, shards, (*key, "server"))
         gathered = yield [AllGather(part) for part in served]
 
         def decoded(i: int, piece: Array) -> Array:
@@ -129,23 +128,27 @@ class TwoWay(Operator):
         declared = self.codec.payload(shard)
         return tuple(part[:count] for part, (count, _) in zip(parts, declared, strict=True))
 
-    def _average(self, received: list[Array], shard: Spec, world: int, ops: ArrayOps) -> Array:
-        total = ops.zeros(shard.shape, wide_dtype(shard.dtype))
-        if shard.size == 0:
-            return total
-        for i in range(world):
+    def _sum(self, total: Array, received: list[Array], shard: Spec, ops: ArrayOps, weight: float = 1.0) -> Array:
+        """Return the donated total with what all ranks sent of a shard, each times a weight."""
+        for i in range(ops.shape(received[0])[0] if shard.size else 0):
             row = self._own_parts(tuple(part[i] for part in received), shard)
-            total = self.codec.accumulate_(total, row, shard, ops)
-        return ops.scale_(total, 1.0 / world)
+            total = self.codec.accumulate_(total, row, shard, ops, weight)
+        return total
 
     def _serve(
-        self, average: Array, state: State, context: Context, shards: list[Spec], key: tuple[Any, ...]
+        self, received: list[Array], state: State, context: Context, shards: list[Spec], key: tuple[Any, ...]
     ) -> tuple[tuple[Array, ...], State]:
         """Return the encoded average of this rank's shard, and the state with what the encoding lost."""
-        ops, shard = context.ops, shards[context.rank]
+        ops, shard, world = context.ops, shards[context.rank], context.world_size
         remembers = self.server_feedback and context.memory_scale is not None
         if remembers:
-            average = ops.add_(average, ops.scale_(state["server"][: shard.size], context.memory_scale))
+            # It is added up where the memory is, so that nothing of the shard's size is made.
+            memory = ops.scale_(state["server"][: shard.size], context.memory_scale)
+            average = self._sum(memory, received, shard, ops, 1.0 / world)
+        else:
+            # Votes are whole numbers, and ties among them are found only while they are.
+            zeros = ops.zeros(shard.shape, wide_dtype(shard.dtype))
+            average = ops.scale_(self._sum(zeros, received, shard, ops), 1.0 / world)
         served = self._encode(ops.cast(average, shard.dtype), shards[0], ops, key)
         if not remembers:
             return served, state

@@ -406,6 +406,10 @@ class ArrayOps(ABC):
     def scale_(self, x: Array, factor: Any) -> Array:
         """Return factor * x; the factor is a number, or an array that broadcasts to the shape of x."""
 
+    def scale_and_add_(self, x: Array, factor: Any, y: Array) -> Array:
+        """Return factor * x + y; the factor is a number, or a 0-D array of the element type of x."""
+        return self.add_(self.scale_(x, factor), y)
+
     @abstractmethod
     def squared_(self, x: Array) -> Array:
         """Return x * x."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,7 @@ def norms_of_rows(x: Array, plain: Callable[[Array], Array], ops: ArrayOps) -> A
         ops: that x belongs to.
     """
     dtype = ops.dtype(x)
-    # Up to 2^bits: squares of numbers from 2^(-3/8 bits) to 2^(3/8 bits), also their sums, are in range and exact.
-    bits = np.finfo(dtype).maxexp
-    small, large, shift = 2.0 ** (-3 * bits // 8), 2.0 ** (3 * bits // 8), 2.0 ** (3 * bits // 4)
+    small, large, shift = _limits(dtype)
     if ops.piecewise:
         found = plain(x)
         if ((found > small) & (found < large)).all():
@@ -34,3 +33,10 @@ def norms_of_rows(x: Array, plain: Callable[[Array], Array], ops: ArrayOps) -> A
     ones = ops.zeros(ops.shape(largest), dtype) + 1.0
     factors = ops.where(largest < small, shift, ops.where(largest > large, 1.0 / shift, ones))
     return plain(x * factors) / factors
+
+
+@cache
+def _limits(dtype: str) -> tuple[float, float, float]:
+    """Return between which numbers squares, also many of them together, are in range, and what brings others there."""
+    bits = int(np.finfo(dtype).maxexp)
+    return 2.0 ** (-3 * bits // 8), 2.0 ** (3 * bits // 8), 2.0 ** (3 * bits // 4)

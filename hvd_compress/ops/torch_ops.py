@@ -286,6 +286,11 @@ class TorchOps(ArrayOps):
     def scale_(self, x: Array, factor: Any) -> Array:
         return x if isinstance(factor, float) and factor == 1.0 else x.mul_(factor)
 
+    def scale_and_add_(self, x: Array, factor: Any, y: Array) -> Array:
+        if isinstance(factor, self._torch.Tensor):
+            return self._torch.addcmul(y, x, factor, out=x)
+        return x.add_(y) if factor == 1.0 else self._torch.add(y, x, alpha=factor, out=x)
+
     def squared_(self, x: Array) -> Array:
         return x.mul_(x)
 
