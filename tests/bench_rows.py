@@ -7,6 +7,7 @@ from typing import Any
 from hvd_compress.bench.growth.point import Growth
 from hvd_compress.bench.micro import Point
 from hvd_compress.bench.network.measured import Measured
+from hvd_compress.bench.network.sent import Sent
 
 
 def point(row: str, nbytes: int, copies: float, **changes: Any) -> Point:
@@ -37,10 +38,10 @@ def step(row: str, seconds: float, **changes: Any) -> Measured:
     """Return a row of the LSTM between two workers at 1 Gbit/s."""
     ours = row.startswith("ours:")
     fields: dict[str, Any] = {
+        "steps": 5,
         "lower": 0.9 * seconds,
         "upper": 1.2 * seconds,
         "link_bytes": 1000.0,
-        "background_bytes": 100.0,
         "compute_seconds": seconds / 2 if ours else None,
         "compress_seconds": seconds / 4 if ours else None,
         "wait_seconds": seconds / 4 if ours else None,
@@ -52,3 +53,8 @@ def step(row: str, seconds: float, **changes: Any) -> Measured:
     }
     place: dict[str, Any] = {"workload": "lstm", "rate": "1gbit", "workers": 2}
     return Measured(row=row, seconds=seconds, **{**place, **fields, **changes})
+
+
+def sent(row: str, link: float, metered: float | None, workers: int = 2) -> Sent:
+    """Return the bytes of a row of the LSTM at 1 Gbit/s."""
+    return Sent("lstm", "1gbit", workers, row, 4, link, metered)

@@ -329,10 +329,15 @@ def test_the_network_command(tmp_path: Path) -> None:
     assert gradient / 2 <= measured["ddp:bf16"]["link_bytes"] <= 0.7 * gradient
     assert measured["one-reduction:4"]["link_bytes"] < gradient / 20
     assert ours["metered_bytes"] <= ours["link_bytes"] < gradient / 20
-    idle = measured["alone"]
-    assert idle["background_bytes"] == pytest.approx(idle["link_bytes"])  # it sends nothing else
-    excess = ours["link_bytes"] - ours["background_bytes"] - ours["metered_bytes"]
-    assert ours["byte_difference"] == pytest.approx(excess / ours["metered_bytes"])
+    sent = {row["row"]: row for row in saved["sent"]}
+    assert list(sent) == list(measured) and {row["steps"] for row in sent.values()} <= {3, 4}
+    assert {row["steps"] for row in measured.values()} == {2}
+    counted = sent["ours:powersgd:rank=1"]
+    # What leaves the interface is what the exchange counts, with headers: nothing hidden, and nothing subtracted.
+    assert counted["metered_bytes"] == ours["metered_bytes"] < counted["link_bytes"]
+    assert counted["link_bytes"] <= 1.05 * counted["metered_bytes"] + 16_384
+    assert counted["difference"] == pytest.approx(counted["link_bytes"] / counted["metered_bytes"] - 1)
+    assert sent["alone"]["link_bytes"] < 16_384 and sent["alone"]["difference"] is None
     assert min(ours[part] for part in ("compute_seconds", "compress_seconds", "wait_seconds")) > 0
     assert measured["ddp"]["compress_seconds"] is None
     assert ours["collectives"] == 2 * ours["buckets"] and ours["state_bytes"] > 0.9 * ours["gradient_bytes"]
@@ -347,6 +352,8 @@ def test_the_network_command(tmp_path: Path) -> None:
         (("--models", "vgg"), "vgg"),
         (("--workers", "1"), "workers=(1,)"),
         (("-w", "1"), "warmup=1"),
+        (("-w", "2"), "warmup=2"),
+        (("--seconds", "0"), "seconds=0.0"),
         (("--rates", ""), "rates"),
         (("--workers", "two"), "'two'"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_rows import growth, point, step
+from bench_rows import growth, point, sent, step
 from rich.console import Console
 
 from hvd_compress.bench.growth.model import Fit
@@ -29,11 +29,13 @@ from hvd_compress.bench.plots.network import network_figure
 from hvd_compress.bench.saved import read_report
 from hvd_compress.bench.tables import as_markdown, table_of_numbers
 from hvd_compress.bench.targets import Target, growth_targets, micro_targets, network_targets
+from hvd_compress.bench.turns import Budget
 from hvd_compress.cli import main
 from hvd_compress.cli.measuring import conclude
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 POINTS = [point(row, 2**20 * n, 2.0 * n + i) for n in (1, 16) for i, row in enumerate(("powersgd", "codec:qsgd"))]
+BUDGET = Budget(3, 5, 1.0)
 MODEL = Fit(1e-3, 1e-4, 1e-9, 0.05)
 PREDICTED = [
     {"row": "identity", "workers": workers, "seconds": MODEL.seconds(2.0 * workers, 0.0), "model": asdict(MODEL)}
@@ -50,6 +52,8 @@ STEPS = [
     for row, seconds in (("alone", 0.05), ("horovod", 0.25), ("ours:powersgd:rank=4", 0.065))
 ]
 
+SENT = [sent("alone", 2048.0, None), sent("ours:powersgd:rank=4", 1050.0, 1000.0)]
+
 
 def report(suite: str) -> tuple[dict[str, Any], list[Target]]:
     if suite == "micro":
@@ -58,8 +62,8 @@ def report(suite: str) -> tuple[dict[str, Any], list[Target]]:
     if suite == "growth":
         settings = GrowthSettings(("identity",), (10240,), (10, 2000))
         return growth_json(settings, GROWN, PREDICTED, 0.0), growth_targets(GROWN)
-    network = NetworkSettings(("lstm",), ("1gbit", "unshaped"), (2, 4), ("horovod", "ours:powersgd:rank=4"))
-    return network_json(network, STEPS, 0.0), network_targets(STEPS)
+    network = NetworkSettings(("lstm",), ("1gbit", "unshaped"), (2, 4), ("horovod", "ours:powersgd:rank=4"), BUDGET)
+    return network_json(network, STEPS, SENT, 0.0), network_targets(STEPS, SENT)
 
 
 def written(suite: str, folder: Path) -> Path:
@@ -82,7 +86,8 @@ SAID = {
     ),
     "network": (
         "| PowerSGD rank 4: step / floor | <= 1.5 | 1.3 | met | ours:powersgd:rank=4, lstm, 1gbit, 2 workers |",
-        "| ours:powersgd:rank=4 | 130 | 117..156 | 1.30 | 0.26 | 65 | 32.5 | 32.5 | 1,000 | 100 | 900 | +0.0% |",
+        "| ours:powersgd:rank=4 | 130 | 117..156 | 1.30 | 0.26 | 65 | 32.5 | 32.5 | 1,000 | 5 |",
+        "| alone | 2,048 |  |  | 4 |\n| ours:powersgd:rank=4 | 1,050 | 1,000 | +5.0% | 4 |",
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench_rows import growth, point, step
+from bench_rows import growth, point, sent, step
 
 from hvd_compress.bench.targets import Target, growth_targets, judge, micro_targets, network_targets
 
@@ -102,7 +102,8 @@ def test_collectives_are_counted_by_the_bucket() -> None:
     assert of(growth_targets([fine, many]), "collectives").measured == 4.0
     assert of(growth_targets([free]), "collectives").verdict == "not measured"
     assert (
-        of(network_targets([replace(step("ours:scalecom", 1.0), collectives=4.0, buckets=1)]), "coll").measured == 4.0
+        of(network_targets([replace(step("ours:scalecom", 1.0), collectives=4.0, buckets=1)], []), "coll").measured
+        == 4.0
     )
 
 
@@ -111,7 +112,7 @@ RUN = [step("alone", 0.1), step("horovod", 0.6), step("ddp:powersgd4", 0.2), ste
 
 
 def test_steps_of_the_lstm() -> None:
-    targets = network_targets([*RUN, step(RANK_4, 0.145), step(ALTERNATING, 0.125)])
+    targets = network_targets([*RUN, step(RANK_4, 0.145), step(ALTERNATING, 0.125)], [])
     values = {
         "PowerSGD rank 4: added": 0.45,
         "PowerSGD rank 4: step": 1.45,
@@ -121,7 +122,7 @@ def test_steps_of_the_lstm() -> None:
     for start, value in values.items():
         assert of(targets, start).measured == pytest.approx(value)
         assert of(targets, start).verdict == "met"
-    slow = network_targets([*RUN, step(RANK_4, 0.16), step(ALTERNATING, 0.14)])
+    slow = network_targets([*RUN, step(RANK_4, 0.16), step(ALTERNATING, 0.14)], [])
     assert all(of(slow, start).verdict == "not met" for start in values)
 
 
@@ -129,30 +130,32 @@ def test_rows_that_are_missing_or_elsewhere_tell_nothing() -> None:
     starts = ("PowerSGD rank 4: added", "PowerSGD rank 4: step", "PowerSGD rank 4: Horovod", "PowerSGD rank 4, alt")
     rows = [*RUN, step(RANK_4, 0.15), step(ALTERNATING, 0.12)]
     for elsewhere in ({"workload": "resnet"}, {"rate": "10gbit"}, {"workers": 4}):
-        targets = network_targets([replace(row, **elsewhere) for row in rows])
+        targets = network_targets([replace(row, **elsewhere) for row in rows], [])
         assert all(of(targets, start).verdict == "not measured" for start in starts)
-    assert all(of(network_targets(rows[4:]), start).verdict == "not measured" for start in starts)
+    assert all(of(network_targets(rows[4:], []), start).verdict == "not measured" for start in starts)
     # A hook that adds nothing is no yardstick.
     quick = [replace(row, seconds=0.1) if row.row == "ddp:powersgd4" else row for row in rows]
-    assert of(network_targets(quick), starts[0]).verdict == "not measured"
+    assert of(network_targets(quick, []), starts[0]).verdict == "not measured"
 
 
-def test_bytes_may_differ_by_a_share_and_a_page_beyond_the_background() -> None:
-    def sent(metered: float, link: float, background: float) -> Target:
-        row = replace(step(RANK_4, 1.0), metered_bytes=metered, link_bytes=link, background_bytes=background)
-        return of(network_targets([row, step("alone", 1.0)]), "(bytes of the link")
+def test_bytes_may_differ_by_a_share_and_a_page() -> None:
+    def judged(link: float, metered: float) -> Target:
+        rows = [sent("alone", 2000.0, None), sent("horovod", 9e6, None), sent(RANK_4, link, metered)]
+        return of(network_targets([], rows), "(bytes of the link")
 
-    assert sent(1e6, 1e6 + 4096 + 50_000, 0.0).verdict == "met"
-    assert sent(1e6, 1e6 + 4096 + 50_001 + 20_000, 20_000.0).verdict == "not met"
-    assert sent(1e6, 1e6 + 4096 + 50_000, 200_000.0).verdict == "not met"  # too few are wrong as well
-    assert sent(1e6, 1e6 + 4096, 0.0).measured == 0.0
-    assert of(network_targets(RUN), "(bytes of the link").verdict == "not measured"
+    assert judged(1e6 + 4096 + 50_000, 1e6).verdict == "met"
+    assert judged(1e6 + 4096 + 50_001, 1e6).verdict == "not met"
+    assert judged(1e6 - 4096 - 50_001, 1e6).verdict == "not met"  # too few are wrong as well
+    assert judged(1e6 + 4096, 1e6).measured == 0.0
+    fine, worse = sent(RANK_4, 1e6, 1e6), sent(ALTERNATING, 2e6, 1e6, workers=4)
+    assert of(network_targets([], [worse, fine]), "(bytes of the link").at == f"{ALTERNATING}, lstm, 1gbit, 4 workers"
+    assert of(network_targets(RUN, []), "(bytes of the link").verdict == "not measured"
 
 
 def test_state_and_plain_averages_in_training() -> None:
     rows = [step("horovod", 1.0), step("ours:identity", 1.05), step(RANK_4, 1.0)]
-    assert of(network_targets(rows), "plain averages").verdict == "met"
-    assert of(network_targets(rows), "PowerSGD: state").verdict == "met"
+    assert of(network_targets(rows, []), "plain averages").verdict == "met"
+    assert of(network_targets(rows, []), "PowerSGD: state").verdict == "met"
     rows = [step("horovod", 1.0), step("ours:none", 1.06), replace(rows[2], state_bytes=106, gradient_bytes=100)]
-    assert of(network_targets(rows), "plain averages").verdict == "not met"
-    assert of(network_targets(rows), "PowerSGD: state").verdict == "not met"
+    assert of(network_targets(rows, []), "plain averages").verdict == "not met"
+    assert of(network_targets(rows, []), "PowerSGD: state").verdict == "not met"

@@ -14,6 +14,7 @@ from .micro import report as micro
 from .micro.measure import Point
 from .network import report as network
 from .network.measured import Measured
+from .network.sent import Sent
 from .saved import rows_of
 from .tables import as_markdown
 from .targets import Target, target_table
@@ -36,11 +37,11 @@ _NOTES = {
     ),
     "network": (
         "One network namespace a worker on one machine, one thread each; rows took turns within one run. `alone` "
-        "exchanges nothing: the floor. `one-reduction:4` is our transcription of the structure of epfml/powersgd. Link "
-        "bytes are those that the interface of rank 0 sent, with Ethernet, IP and TCP headers and acknowledgements. "
-        "Background is what Horovod's coordination would have sent in a step as long while nothing is exchanged: the "
-        "rate of the floor times the time of the step; it sends less while it waits for large tensors, so that the "
-        "difference can be below zero. Differs by: (link bytes - background) / counted bytes - 1, headers included."
+        "exchanges nothing: the floor. `one-reduction:4` is our transcription of the structure of epfml/powersgd. A "
+        "median is of as many steps as the last column says. Link bytes are those that the interface of rank 0 sent "
+        "during the step: in the tables of times with all that Horovod's coordination sends at its usual pace. In the "
+        "tables of bytes, whose steps are none of those that are timed, it has cycles so long that it sends next to "
+        "nothing, and nothing is subtracted: differs by link bytes / counted bytes - 1."
     ),
 }
 
@@ -84,3 +85,5 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
     else:
         for measured in network.by_place(rows_of(report["measured"], Measured)):
             yield network.table(measured)
+        for sent in network.by_place(rows_of(report["sent"], Sent)):
+            yield network.sent_table(sent)

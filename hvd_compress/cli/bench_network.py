@@ -1,7 +1,7 @@
 """`bench-network`: training steps on shaped links against everything a user would pick instead; as root, on Linux.
 
-Every worker has a network namespace and a link of the asked rate; rows take turns within one run. Bytes are those of
-the link, next to those that Horovod's coordination sends whether anything is exchanged or not, and those that we count.
+Every worker has a network namespace and a link of the asked rate; rows take turns within one run. Bytes of the link are
+compared with those that we count in steps of their own, where Horovod's coordination is slowed so that it is no part.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from rich.console import Console
 
-from .measuring import add_json, conclude, numbers, parts, save, wide_console
+from .measuring import add_budget, add_json, budget, conclude, numbers, parts, save, wide_console
 
 NAME = "bench-network"
 
@@ -31,16 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="by commas; by default all: horovod, horovod:fp16, ddp, ddp:fp16, ddp:bf16, ddp:powersgd4 (DDP's hook), "
         "one-reduction:4 (one factor a step, as epfml/powersgd)",
     )
-    parser.add_argument("-n", "--iters", type=int, default=12, help="timed steps of each row (default 12)")
-    parser.add_argument("-w", "--warmup-iters", type=int, default=4, help="steps before them (default 4)")
+    add_budget(parser, "step", "row", repeats=12, warmup=4, seconds=6.0)
+    parser.add_argument("--no-bytes", action="store_true", help="leave out the steps whose bytes are counted")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print, table by table."""
     from ..bench.network.measured import Measured
-    from ..bench.network.report import as_json, table
-    from ..bench.network.suite import PEERS, NetworkSettings, run_suite
+    from ..bench.network.report import as_json, sent_table, table
+    from ..bench.network.sent import Sent
+    from ..bench.network.suite import PEERS, NetworkSettings, count_bytes, run_suite
     from ..bench.targets import network_targets
 
     peers = PEERS if arguments.peers is None else parts(arguments.peers)
@@ -49,17 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
         rates=parts(arguments.rates),
         workers=numbers(arguments.workers),
         rows=(*peers, *(f"ours:{name}" for name in parts(arguments.compressors))),
-        warmup=arguments.warmup_iters,
-        repeats=arguments.iters,
+        budget=budget(arguments),
     )
     load = os.getloadavg()[0]
     console = wide_console()
     measured: list[Measured] = []
+    counted: list[Sent] = []
+
+    def keep() -> None:
+        # It takes long: what is measured stays, whatever becomes of the rest.
+        save(arguments, as_json(settings, measured, counted, load), network_targets(measured, counted))
+
     with Console(stderr=True).status("") as status:
         for rows in run_suite(settings, lambda text: status.update(f"measuring {text}")):
             console.print(table(rows))
             measured += rows
-            # It takes long: what is measured stays, whatever becomes of the rest.
-            save(arguments, as_json(settings, measured, load), network_targets(measured))
-    conclude(console, arguments, as_json(settings, measured, load), network_targets(measured))
+            keep()
+        for sent in () if arguments.no_bytes else count_bytes(settings, lambda text: status.update(f"counting {text}")):
+            console.print(sent_table(sent))
+            counted += sent
+            keep()
+    conclude(console, arguments, as_json(settings, measured, counted, load), network_targets(measured, counted))
     return 0

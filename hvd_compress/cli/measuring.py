@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ..bench.targets import Target, target_table
+from ..bench.turns import LEAST_REPEATS, LEAST_WARMUP, Budget
 from ..errors import ConfigurationError
 
 # A narrower terminal breaks lines; a narrower table would lose columns.
@@ -72,6 +73,39 @@ def _command(typed: Sequence[str]) -> str:
         del kept[place : place + 2]
     kept = [word for word in kept if not word.startswith("--json=")]
     return shlex.join(kept)
+
+
+def add_budget(
+    parser: argparse.ArgumentParser, what: str, of: str, *, repeats: int, warmup: int, seconds: float
+) -> None:
+    """Add how often something is done, and for how long.
+
+    Args:
+        parser: to add to.
+        what: is done.
+        of: what it is done for.
+        repeats: default.
+        warmup: default.
+        seconds: default.
+    """
+    parser.add_argument("-n", "--iters", type=int, default=repeats, help=f"{what}s timed a {of} (default {repeats})")
+    parser.add_argument("-w", "--warmup-iters", type=int, default=warmup, help=f"before them (default {warmup})")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=seconds,
+        help=f"a {of} whose timed {what}s took so long together, and are {LEAST_REPEATS} at least, has enough; before "
+        f"them, a quarter of it and {LEAST_WARMUP} (default {seconds:g})",
+    )
+
+
+def budget(arguments: argparse.Namespace) -> Budget:
+    """Return what `add_budget` added.
+
+    Raises:
+        ConfigurationError: a number is out of range.
+    """
+    return Budget(arguments.warmup_iters, arguments.iters, arguments.seconds)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from ...errors import ConfigurationError
 from .namespaces import Network
 
 
-def run_workers(network: Network, program: Sequence[str], folder: Path, seconds: float) -> None:
+def run_workers(
+    network: Network, program: Sequence[str], folder: Path, seconds: float, variables: Mapping[str, str] | None = None
+) -> None:
     """Run a program in every namespace, as the ranks of one Horovod job over Gloo; wait for all of them.
 
     Args:
@@ -20,6 +22,7 @@ def run_workers(network: Network, program: Sequence[str], folder: Path, seconds:
         program: what each worker runs.
         folder: for what they print, in `output.RANK`.
         seconds: after which they are ended.
+        variables: of the environment, besides those of a launcher.
 
     Raises:
         ConfigurationError: one failed, or they took too long; with the end of what it printed.
@@ -36,7 +39,9 @@ def run_workers(network: Network, program: Sequence[str], folder: Path, seconds:
         with ExitStack() as stack:
             started = []
             for rank in range(workers):
-                environment = os.environ | {
+                environment = {
+                    **os.environ,
+                    **(variables or {}),
                     "HOROVOD_HOSTNAME": network.names[rank],
                     "HOROVOD_RANK": str(rank),
                     "HOROVOD_SIZE": str(workers),

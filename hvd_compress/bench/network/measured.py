@@ -23,12 +23,11 @@ class Measured:
         rate: of the links.
         workers: how many.
         row: in which way.
+        steps: that were timed.
         seconds: the median.
         lower: the lower quartile.
         upper: the upper quartile.
-        link_bytes: that the worker's link counted as sent, the mean.
-        background_bytes: what Horovod's own coordination sends in a step as long, whether anything is exchanged or
-            not: the rate of the floor times the mean step time.
+        link_bytes: that the worker's link counted as sent, the mean; Horovod's coordination is among them, see `Sent`.
         compute_seconds: neither of the next two, the median; None for rivals, as those are.
         compress_seconds: in compressors, the median.
         wait_seconds: in collectives, the median.
@@ -43,11 +42,11 @@ class Measured:
     rate: str
     workers: int
     row: str
+    steps: int
     seconds: float
     lower: float
     upper: float
     link_bytes: float
-    background_bytes: float
     compute_seconds: float | None
     compress_seconds: float | None
     wait_seconds: float | None
@@ -56,13 +55,6 @@ class Measured:
     buckets: int | None
     state_bytes: int | None
     gradient_bytes: int
-
-    @property
-    def byte_difference(self) -> float | None:
-        """(bytes of the link - background - metered) / metered: headers, and what the background was not."""
-        if not self.metered_bytes:
-            return None
-        return (self.link_bytes - self.background_bytes) / self.metered_bytes - 1.0
 
     @property
     def is_peer(self) -> bool:
@@ -75,27 +67,24 @@ def measured(place: tuple[str, str, int], rows: Mapping[str, Mapping[str, Any]],
 
     Args:
         place: workload, rate, number of workers.
-        rows: see `worker.Row`, the floor among them.
+        rows: see `worker.Row`.
         gradient_bytes: of the workload's model.
     """
-    idle = sum(rows[FLOOR]["sent_bytes"]) / sum(rows[FLOOR]["seconds"])
-    return [_measured(place, row, found, idle, gradient_bytes) for row, found in rows.items()]
+    return [_measured(place, row, found, gradient_bytes) for row, found in rows.items()]
 
 
-def _measured(
-    place: tuple[str, str, int], row: str, found: Mapping[str, Any], idle: float, gradient_bytes: int
-) -> Measured:
+def _measured(place: tuple[str, str, int], row: str, found: Mapping[str, Any], gradient_bytes: int) -> Measured:
     seconds, ours = found["seconds"], found["buckets"] is not None
     lower, _, upper = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
     split = zip(seconds, found["compress_seconds"], found["wait_seconds"], strict=True) if ours else ()
     return Measured(
         *place,
         row=row,
+        steps=len(seconds),
         seconds=statistics.median(seconds),
         lower=lower,
         upper=upper,
         link_bytes=statistics.fmean(found["sent_bytes"]),
-        background_bytes=idle * statistics.fmean(seconds),
         compute_seconds=statistics.median(whole - own - wait for whole, own, wait in split) if ours else None,
         compress_seconds=statistics.median(found["compress_seconds"]) if ours else None,
         wait_seconds=statistics.median(found["wait_seconds"]) if ours else None,

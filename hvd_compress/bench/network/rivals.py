@@ -16,6 +16,8 @@ from .one_reduction import OneReduction
 _RATE = 1e-3
 # The hook of DDP fails over Gloo with several buckets.
 _ONE_BUCKET_MB = 4096
+# The fewest dense steps that the hook of DDP takes before those of PowerSGD.
+_DENSE_STEPS = 2
 
 
 @final
@@ -26,10 +28,12 @@ class Trainee:
     Args:
         step: does a training step, whole.
         exchange: of ours, which has a meter; None for rivals.
+        late: first steps that are not yet what the row is about.
     """
 
     step: Callable[[], None]
     exchange: Any = None
+    late: int = 0
 
 
 def trainee(row: str, workload: Workload) -> Trainee:
@@ -120,9 +124,11 @@ def _ddp(workload: Workload, detail: str) -> Trainee:
         model.register_comm_hook(None, lambda state, bucket: default_hooks.bf16_compress_hook(state, bucket))
     elif one_bucket and detail.removeprefix("powersgd").isdecimal():
         state = powerSGD_hook.PowerSGDState(
-            None, matrix_approximation_rank=int(detail.removeprefix("powersgd")), start_powerSGD_iter=2
+            None,
+            matrix_approximation_rank=int(detail.removeprefix("powersgd")),
+            start_powerSGD_iter=_DENSE_STEPS,
         )
         model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
     elif detail:
         raise ConfigurationError(f"Row 'ddp:{detail}': give fp16, bf16 or powersgd and a rank.")
-    return Trainee(_stepping(model, workload, _sgd(workload.model)))
+    return Trainee(_stepping(model, workload, _sgd(workload.model)), late=_DENSE_STEPS if one_bucket else 0)

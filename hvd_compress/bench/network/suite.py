@@ -6,17 +6,23 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ...errors import ConfigurationError
+from ..turns import Budget
 from .launching import run_workers
 from .measured import FLOOR, Measured, measured
 from .namespaces import Network
+from .sent import CYCLE_MILLISECONDS, SETTLE_SECONDS, Sent, sent
 
 WORKLOADS = ("lstm", "transformer", "resnet")
 RATES = ("100mbit", "1gbit", "10gbit", "unshaped")
+# PowerSGD's hook of DDP begins in the third step.
+_LEAST_WARMUP = 3
+# Steps whose bytes are counted: even, for what does one thing at every other step.
+_COUNTED = 4
 PEERS = ("horovod", "horovod:fp16", "ddp", "ddp:fp16", "ddp:bf16", "ddp:powersgd4", "one-reduction:4")
 
 
@@ -30,8 +36,7 @@ class NetworkSettings:
         rates: of links, each way, as `tc` reads them; "unshaped" for as fast as the kernel is.
         workers: numbers of them, each at least 2.
         rows: see `rivals.trainee`; the floor is always among them.
-        warmup: steps of each row before those that are timed.
-        repeats: timed steps of each row.
+        budget: of each row; its steps before those that are timed are at least 3.
         seed: of the weights.
 
     Raises:
@@ -42,8 +47,7 @@ class NetworkSettings:
     rates: tuple[str, ...]
     workers: tuple[int, ...]
     rows: tuple[str, ...]
-    warmup: int = 4
-    repeats: int = 12
+    budget: Budget
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,9 +58,13 @@ class NetworkSettings:
             raise ConfigurationError("No rates or no rows are given; give at least one of each.")
         if not self.workers or min(self.workers) < 2:
             raise ConfigurationError(f"workers={self.workers!r}: give numbers of at least 2.")
-        if self.warmup < 3 or self.repeats < 1:
-            # Plans and graphs are made in the first two steps, and the hook of DDP begins in the third.
-            raise ConfigurationError(f"warmup={self.warmup}, repeats={self.repeats}: give at least 3 and 1.")
+        if self.budget.warmup < _LEAST_WARMUP:
+            raise ConfigurationError(f"warmup={self.budget.warmup}: give at least {_LEAST_WARMUP}.")
+
+    @property
+    def all_rows(self) -> tuple[str, ...]:
+        """The floor, and what is compared with it."""
+        return (FLOOR, *(row for row in self.rows if row != FLOOR))
 
 
 def run_suite(
@@ -71,31 +79,54 @@ def run_suite(
     Raises:
         ConfigurationError: namespaces cannot be made here, or a worker fails.
     """
-    rows = (FLOOR, *(row for row in settings.rows if row != FLOOR))
     for workload in settings.workloads:
         for rate in settings.rates:
             for workers in settings.workers:
+                place = (workload, rate, workers)
                 progress(f"{workload}, {rate}, {workers} workers")
-                found = _run(settings, workload, rate, workers, rows)
-                yield measured((workload, rate, workers), found["rows"][0], 4 * found["parameters"])
+                found = _run(settings, place, settings.budget, 0.0, {})
+                yield measured(place, found["rows"], 4 * found["parameters"])
 
 
-def _run(settings: NetworkSettings, workload: str, rate: str, workers: int, rows: tuple[str, ...]) -> dict[str, Any]:
-    steps = settings.warmup + settings.repeats
-    # The slowest that is of use: 100 Mbit/s for 53 MB takes 4.3 s a step.
-    limit = 120.0 + 10.0 * steps * len(rows)
+def count_bytes(
+    settings: NetworkSettings, progress: Callable[[str], object] = lambda text: None
+) -> Iterator[list[Sent]]:
+    """Yield the bytes of all rows for every workload and number of workers, on links of the last rate; see `Sent`.
+
+    Args:
+        settings: what to measure.
+        progress: told what is about to be measured.
+
+    Raises:
+        ConfigurationError: see `run_suite`.
+    """
+    budget = Budget(_LEAST_WARMUP, _COUNTED, settings.budget.seconds)
+    slow = {"HOROVOD_CYCLE_TIME": str(CYCLE_MILLISECONDS)}
+    for workload in settings.workloads:
+        for workers in settings.workers:
+            place = (workload, settings.rates[-1], workers)
+            progress(f"bytes of {workload}, {workers} workers")
+            yield sent(place, _run(settings, place, budget, SETTLE_SECONDS, slow)["rows"])
+
+
+def _run(
+    settings: NetworkSettings, place: tuple[str, str, int], budget: Budget, settle: float, variables: dict[str, str]
+) -> dict[str, Any]:
+    workload, rate, workers = place
+    # A step takes 10 s at most, of those that are of use: dense, of 53 MB, among four workers at 100 Mbit/s.
+    limit = 180.0 + len(settings.all_rows) * (2 * budget.seconds + 60.0)
     with Network(workers, None if rate == "unshaped" else rate) as network, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         request = {
             "workload": workload,
-            "rows": rows,
-            "warmup": settings.warmup,
-            "repeats": settings.repeats,
+            "rows": settings.all_rows,
+            "budget": asdict(budget),
+            "settle": settle,
             "seed": settings.seed,
             "interfaces": [network.interface(worker) for worker in range(workers)],
         }
         (folder / "request.json").write_text(json.dumps(request))
         program = [sys.executable, "-m", f"{__package__}.worker", name + "/request.json", name + "/result.json"]
-        run_workers(network, program, folder, limit)
+        run_workers(network, program, folder, limit, variables)
         found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return found

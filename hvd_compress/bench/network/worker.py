@@ -13,6 +13,7 @@ import horovod.torch as stock
 import torch
 
 from ...description.describe import describe_plan
+from ..turns import Budget, Turns
 from .models import WORKLOADS
 from .rivals import Trainee, trainee
 
@@ -59,28 +60,36 @@ def main(request: Path, result: Path) -> None:
         trainees[row] = trainee(row, WORKLOADS[asked["workload"]](stock.rank()))
     rows = {row: Row() for row in trainees}
     counter = Path(f"/sys/class/net/{asked['interfaces'][stock.rank()]}/statistics/tx_bytes")
-    for repeat in range(asked["warmup"] + asked["repeats"]):
-        for row, made in trainees.items():
-            _step(made, counter, rows[row] if repeat >= asked["warmup"] else Row())
+    turns = Turns(Budget(**asked["budget"]), tuple(trainees), {row: made.late for row, made in trainees.items()})
+    # Ranks measure different times: what those of rank 0 say goes for all.
+    while due := stock.broadcast_object(turns.next_round(), 0, name="turns"):
+        for row, timed in due.items():
+            turns.took(row, _step(trainees[row], counter, asked["settle"], rows[row] if timed else Row()))
     for row, made in trainees.items():
         if made.exchange is not None:
             rows[row].buckets = len(made.exchange.plan.buckets)
             rows[row].state_bytes = describe_plan(made.exchange.plan, stock.size()).state_bytes
-    everyone = stock.allgather_object({row: vars(found) for row, found in rows.items()})
+    # Every rank waits for the last message before any of them leaves.
+    stock.barrier()
     if stock.rank() == 0:
-        result.write_text(json.dumps({"rows": everyone, "parameters": _parameters(asked["workload"])}))
+        found = {row: vars(own) for row, own in rows.items()}
+        result.write_text(json.dumps({"rows": found, "parameters": _parameters(asked["workload"])}))
     stock.shutdown()
 
 
-def _step(made: Trainee, counter: Path, found: Row) -> None:
-    """Do a step together with all other workers, and add what it took."""
+def _step(made: Trainee, counter: Path, settle: float, found: Row) -> float:
+    """Do a step together with all other workers, add what it took to what was found, and return its time.
+
+    Bytes are those from before the step until what follows: the barrier is not among them. Rank 0 has all averages
+    by then, and has sent all it had to, but for what waits in the queue of its link for at most the time to settle.
+    """
     stock.barrier()
     before = None if made.exchange is None else replace(made.exchange.meter)
     sent, began = int(counter.read_text()), time.perf_counter()
     made.step()
-    found.seconds.append(time.perf_counter() - began)
-    # What still waits in the link's queue is this step's.
-    stock.barrier()
+    seconds = time.perf_counter() - began
+    time.sleep(settle)
+    found.seconds.append(seconds)
     found.sent_bytes.append(int(counter.read_text()) - sent)
     if before is not None:
         meter = made.exchange.meter
@@ -88,6 +97,7 @@ def _step(made: Trainee, counter: Path, found: Row) -> None:
         found.wait_seconds.append(meter.wait_seconds - before.wait_seconds)
         found.metered_bytes.append(meter.sent_bytes - before.sent_bytes)
         found.collectives.append(meter.collectives - before.collectives)
+    return seconds
 
 
 def _parameters(workload: str) -> int:

@@ -8,6 +8,7 @@ from ...codecs import Identity
 from ...methods import PowerSGD
 from ...registry import resolve
 from ..network.measured import FLOOR, OURS, Measured
+from ..network.sent import Sent
 from .limits import SAME, collectives, is_alternating_rank_4, is_rank_4
 from .target import Target, judge
 
@@ -18,11 +19,12 @@ _WORKLOAD, _RATE, _WORKERS = "lstm", "1gbit", 2
 _SHARE, _BYTES = 0.05, 4096
 
 
-def network_targets(rows: Sequence[Measured]) -> list[Target]:
+def network_targets(rows: Sequence[Measured], counted: Sequence[Sent]) -> list[Target]:
     """Return the targets.
 
     Args:
         rows: measured, of any models, links and numbers of workers.
+        counted: bytes of steps, likewise.
     """
     judged = {row.row: row for row in rows if (row.workload, row.rate, row.workers) == (_WORKLOAD, _RATE, _WORKERS)}
     of_ours = {name.removeprefix(OURS): row for name, row in judged.items() if name.startswith(OURS)}
@@ -56,7 +58,7 @@ def network_targets(rows: Sequence[Measured]) -> list[Target]:
             [(row.seconds / one.seconds, f"{row.row}, {where}") for row in alternating if one is not None],
         ),
         judge("plain averages through our driver / Horovod dense", SAME, _same(rows)),
-        judge(f"(bytes of the link - background - wire bytes -/+ {_BYTES}) / wire bytes", _SHARE, _bytes(rows)),
+        judge(f"(bytes of the link - wire bytes -/+ {_BYTES}) / wire bytes", _SHARE, _bytes(counted)),
         judge("PowerSGD: state / gradient", 1.05, _state(rows)),
         collectives(
             (row.row.removeprefix(OURS), row.collectives / row.buckets, _at(row))
@@ -73,10 +75,10 @@ def _same(rows: Sequence[Measured]) -> Iterator[tuple[float, str]]:
             yield row.seconds / dense[_link(row)], _at(row)
 
 
-def _bytes(rows: Sequence[Measured]) -> Iterator[tuple[float, str]]:
+def _bytes(rows: Sequence[Sent]) -> Iterator[tuple[float, str]]:
     for row in rows:
         if row.metered_bytes:
-            off = abs(row.link_bytes - row.background_bytes - row.metered_bytes)
+            off = abs(row.link_bytes - row.metered_bytes)
             yield max(0.0, off - _BYTES) / row.metered_bytes, _at(row)
 
 
@@ -90,5 +92,5 @@ def _link(row: Measured) -> tuple[str, str, int]:
     return row.workload, row.rate, row.workers
 
 
-def _at(row: Measured) -> str:
+def _at(row: Measured | Sent) -> str:
     return f"{row.row}, {row.workload}, {row.rate}, {row.workers} workers"
