@@ -31,7 +31,7 @@ def point(row: str, nbytes: int, copies: float, **changes: Any) -> Point:
 
 def growth(row: str, grown: Any, tensors: int, seconds: float, workers: int = 2) -> Growth:
     counts = (None, None) if row == "horovod" else (2.0, 1)
-    return Growth(grown, row, 1024 * tensors, tensors, workers, seconds, 0.9 * seconds, 1.1 * seconds, *counts)
+    return Growth(grown, row, 1024 * tensors, tensors, workers, 0, 5, seconds, 0.9 * seconds, 1.1 * seconds, *counts)
 
 
 def step(row: str, seconds: float, **changes: Any) -> Measured:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hvd_compress import ConfigurationError, describe
+from hvd_compress.bench.growth.groups import make_groups
 from hvd_compress.bench.growth.model import fit
 from hvd_compress.bench.growth.settings import GrowthSettings
 from hvd_compress.bench.growth.workers import cost
@@ -23,6 +24,7 @@ from hvd_compress.bench.micro.report import as_json
 from hvd_compress.bench.micro.world import NumPyWorld
 from hvd_compress.bench.network.namespaces import Network
 from hvd_compress.bench.sizes import as_text, parse_size, size_range
+from hvd_compress.bench.turns import Budget
 
 LIMIT = 240.0
 
@@ -179,19 +181,55 @@ def test_a_fit_has_no_negative_part() -> None:
     assert min(found.local, found.latency, found.byte) >= 0.0
 
 
+GROWTH = GrowthSettings(("identity", "powersgd:rank=2"), (10**5,), (), Budget(2, 3, 1.0))
+
+
 @pytest.mark.parametrize("workers", [2, 3, 8])
-def test_steps_are_those_of_a_ring(workers: int) -> None:
+def test_messages_are_those_of_all_collectives(workers: int) -> None:
+    """Of a ring: W - 1 to the first full sum of a part, and W - 1 until every rank has all parts."""
     around = workers - 1
-    assert cost("identity", 1000, 10, workers)[0] == 2 * around
-    assert cost("powersgd:rank=2", 10**5, 10, workers)[0] == 2 * 2 * around
-    described = describe("powersgd:rank=2", {f"layer{i}.weight": (100, 100) for i in range(10)}, workers)
-    assert cost("powersgd:rank=2", 10**5, 10, workers)[1] == described.wire_bytes
+    shapes = GROWTH.layers(10**5)
+    assert len(shapes) == 10 and set(shapes.values()) == {(100, 100)}
+    messages = {
+        "identity": 2 * around,
+        "horovod": 2 * around,
+        "powersgd:rank=2": 2 * 2 * around,
+        "powersgd:rank=2:alternate=true": 2 * around,
+        "efsignsgd": around,
+    }
+    for row, expected in messages.items():
+        described = describe("identity" if row == "horovod" else row, shapes, workers)
+        assert cost(GROWTH, row, 10**5, workers) == (expected, described.wire_bytes), row
+
+
+def test_gradients_beyond_a_bucket_are_more_collectives() -> None:
+    # A bucket of 40 KB closes with the first matrix of 100 x 100.
+    many = replace(GROWTH, bucket_megabytes=0.04)
+    assert cost(many, "identity", 10**5, 2) == (2 * 10, cost(GROWTH, "identity", 10**5, 2)[1])
+
+
+def test_rows_that_memory_is_short_for_are_measured_in_groups() -> None:
+    names, shapes, gradient = ("powersgd:rank=2", "identity", "powersgd:rank=4"), {"w": (1000, 1000)}, 4 * 10**6
+    kept = {name: gradient + describe(name, shapes, 2).state_bytes for name in names}
+    assert kept["powersgd:rank=4"] > kept["powersgd:rank=2"] > 2 * gradient > kept["identity"] == gradient
+
+    def grouped(*together: str) -> list[tuple[str, ...]]:
+        """Return the groups where there is just room for these."""
+        needed = 5 * gradient + sum(kept[name] for name in together)
+        return make_groups(names, shapes, 2, int(needed / 0.7) + 2)
+
+    assert grouped(*names) == [names]
+    assert grouped("powersgd:rank=2", "identity") == [names[:2], names[2:]]
+    assert grouped("powersgd:rank=4") == [names[:1], names[1:2], names[2:]]
+    with pytest.raises(ConfigurationError, match="powersgd:rank=4: 1,000,000 parameters need"):
+        grouped("powersgd:rank=2")
+    assert make_groups((), shapes, 2, 10**9) == [()]  # Horovod's own alone
 
 
 def test_growth_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"parameters": (0,)}, {"parameters": (), "tensors": ()}, {"warmup": 1}, {"repeats": 0}):
-        with pytest.raises(ConfigurationError):
-            GrowthSettings(**{"compressors": ("identity",), "parameters": (100,), "tensors": (2,), **wrong})
+    for wrong in ({"parameters": (0,)}, {"parameters": (), "tensors": ()}, {"matrices": 0}, {"tensor_bytes": 3}):
+        with pytest.raises(ConfigurationError, match="give"):
+            replace(GROWTH, **wrong)
 
 
 @pytest.mark.multiprocess
@@ -214,6 +252,7 @@ def test_the_growth_command(tmp_path: Path) -> None:
     assert "2,000 tensors" not in done.stdout  # of which these rows say nothing
     for row in saved["measured"]:
         assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
+        assert (row["exchanges"], row["group"]) == (2, 0)
         # However many layers there are: one collective for small tensors, two for factors.
         assert (
             row["collectives"]

@@ -60,7 +60,7 @@ def report(suite: str) -> tuple[dict[str, Any], list[Target]]:
         micro = MicroSettings(("powersgd", "codec:qsgd"), (2**20, 2**24))
         return micro_json(POINTS, micro, 1, 0.0), micro_targets(POINTS, 1)
     if suite == "growth":
-        settings = GrowthSettings(("identity",), (10240,), (10, 2000))
+        settings = GrowthSettings(("identity",), (10240,), (10, 2000), BUDGET)
         return growth_json(settings, GROWN, PREDICTED, 0.0), growth_targets(GROWN)
     network = NetworkSettings(("lstm",), ("1gbit", "unshaped"), (2, 4), ("horovod", "ours:powersgd:rank=4"), BUDGET)
     return network_json(network, STEPS, SENT, 0.0), network_targets(STEPS, SENT)

@@ -31,9 +31,16 @@ _NOTES = {
         "many as there were."
     ),
     "growth": (
-        "An exchange goes from gradients that are there to their means; rows took turns. Workers share one machine: "
-        "where there are more of them than cores, they take turns too. Dashed lines, and the table that says so, are a "
-        "model of latency and bandwidth fitted to the measured points, and no measurements."
+        "An exchange goes from gradients that are there to their means; rows took turns, Horovod's own with all of "
+        "them: where memory is short for all rows at once, in groups, each with a table and Horovod's own in it. A "
+        "median is of as many exchanges as the last column says. Workers share one machine: where there are more of "
+        "them than cores, they take turns too. Dashed lines, and the table that says so, are a model and no "
+        "measurements: seconds = l + messages a + bytes b. Messages wait for one another, and are those of all "
+        "collectives that the description of the exchange names, in sequence: among W workers 2 (W-1) an allreduce, "
+        "W-1 an allgather or alltoall, ceil(log2 W) a broadcast, 1 a swap. Bytes are those that a worker sends. l, a "
+        "and b are at least 0, and fitted to the measured times by least squares of relative errors; off by: the "
+        "largest of these. Horovod's own is taken to fuse as our plain averages do, and its coordination is no term of "
+        "its own."
     ),
     "network": (
         "One network namespace a worker on one machine, one thread each; rows took turns within one run. `alone` "

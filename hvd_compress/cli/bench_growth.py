@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..errors import ConfigurationError
-from .measuring import add_json, conclude, numbers, parts, save, wide_console
+from .measuring import add_budget, add_json, budget, conclude, numbers, parts, save, wide_console
 
 if TYPE_CHECKING:
     from ..bench.growth.point import Growth
@@ -37,8 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="2,4,8,16", help="with the first number of parameters; none: leave out")
     parser.add_argument("--predict", default="32,128,512", help="numbers of workers for the model, by commas")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for a launch (default 600)")
-    parser.add_argument("-n", "--iters", type=int, default=7, help="timed exchanges of each (default 7)")
-    parser.add_argument("-w", "--warmup-iters", type=int, default=3, help="exchanges before them (default 3)")
+    add_budget(parser, "exchange", "row", repeats=9, warmup=3, seconds=4.0)
     add_json(parser)
 
 
@@ -57,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         compressors=parts(arguments.compressors),
         parameters=numbers(arguments.parameters),
         tensors=numbers(arguments.tensors),
-        warmup=arguments.warmup_iters,
-        repeats=arguments.iters,
+        budget=budget(arguments),
     )
     counts, asked = numbers(arguments.workers), numbers(arguments.predict)
     if arguments.np < 1 or any(count < 2 for count in counts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..contract import REDUCTIONS, Payload
+from ..contract import REDUCTIONS, Collective, Payload
 from ..exchange import Plan
 
 
@@ -12,21 +12,27 @@ def rounds_of(plan: Plan, world_size: int, step: int) -> int:
 
 
 def collectives_of(plan: Plan, world_size: int, step: int) -> int:
-    """Return the number of collectives that a worker starts at a step.
+    """Return the number of collectives that a worker starts at a step."""
+    return len(fused(plan, world_size, step))
+
+
+def fused(plan: Plan, world_size: int, step: int) -> list[tuple[Payload, ...]]:
+    """Return the collectives that a worker starts at a step, each as the payloads that travel in it.
 
     All payloads of one round and bucket that are of one kind, and of one element type where that adds numbers up,
     travel in one collective, but for large ones that travel apart.
     """
-    found = 0
+    found: list[tuple[Payload, ...]] = []
     for bucket in plan.buckets:
         for payloads in _rounds(plan, bucket, world_size, step):
-            full = [payload for payload in payloads if payload.count]
-            together = {
-                (payload.kind, payload.dtype if payload.kind in REDUCTIONS else "")
-                for payload in full
-                if not payload.apart
-            }
-            found += len(together) + sum(payload.apart for payload in full)
+            together: dict[tuple[type[Collective], str], list[Payload]] = {}
+            for payload in payloads:
+                if payload.count and payload.apart:
+                    found.append((payload,))
+                elif payload.count:
+                    dtype = payload.dtype if payload.kind in REDUCTIONS else ""
+                    together.setdefault((payload.kind, dtype), []).append(payload)
+            found += [tuple(members) for members in together.values()]
     return found
 
 

@@ -33,9 +33,10 @@ def measure_launched(settings: GrowthSettings, workers: int, seconds: float) -> 
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "found.json"
         program = [sys.executable, "-m", "hvd_compress", "bench-growth", "--json", str(result), "--workers", ""]
-        program += ["--compressors", ",".join(settings.compressors), "-n", str(settings.repeats)]
+        budget = settings.budget
+        program += ["--compressors", ",".join(settings.compressors), "-n", str(budget.repeats)]
         program += ["--parameters", _listed(settings.parameters), "--tensors", _listed(settings.tensors)]
-        program += ["-w", str(settings.warmup)]
+        program += ["-w", str(budget.warmup), "--seconds", str(budget.seconds)]
         command = launch.command("horovodrun --gloo", workers, program, f"{launch.own_folder()}/horovodrun")
         environment = launch.environment() | {"OMP_NUM_THREADS": "1"}
         try:

@@ -1,10 +1,15 @@
 """Latency-bandwidth model: what an exchange would take with more workers than were measured; a model, and called one.
 
-A collective of n bytes among W workers takes, around a ring, with latency a and b seconds a byte:
+An exchange is the collectives that its description names, one after the other: what travels together is one. Among W
+workers each takes a for every message that waits for the one before it, and b for every byte that a worker sends:
 
-    allreduce  2 (W-1) a + 2 (W-1)/W n b        allgather, alltoall  (W-1) a + (bytes sent) b
+    allreduce  2 (W-1) messages, of 2 (W-1)/W n bytes     allgather  W-1, (W-1) n     alltoall  W-1, (W-1)/W n
+    broadcast  ceil(log2 W), (W-1)/W n on the average     swap  1, n
 
-and an exchange takes what it takes locally, l, besides. a, b and l >= 0 are fitted to measured exchanges.
+    seconds = l + a messages + b bytes
+
+with n bytes handed in by each, and l for what a worker does by itself. l, a, b >= 0 are fitted to measured exchanges.
+Horovod's coordination is in none of them: where it grows with W, that is in a.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import final
 
 import numpy as np
 
-from ...contract import Max, Mean, Sum, Traffic, sent_bytes
+from ...contract import REDUCTIONS, Broadcast, Collective, Payload, Swap, sent_bytes
 
 
 @final
@@ -26,8 +31,8 @@ class Fit:
 
     Args:
         local: seconds that do not depend on the number of workers.
-        latency: seconds of one step around the ring.
-        byte: seconds of one byte.
+        latency: seconds of a message.
+        byte: seconds of a byte.
         error: largest relative difference to the measured points.
     """
 
@@ -36,28 +41,33 @@ class Fit:
     byte: float
     error: float
 
-    def seconds(self, steps: float, nbytes: float) -> float:
-        """Return the time of an exchange of so many steps around the ring and bytes sent."""
-        return self.local + steps * self.latency + nbytes * self.byte
+    def seconds(self, messages: float, nbytes: float) -> float:
+        """Return the time of so many messages that wait for one another, and of bytes that a worker sends."""
+        return self.local + messages * self.latency + nbytes * self.byte
 
 
-def steps_and_bytes(traffic: Traffic, world_size: int) -> tuple[int, float]:
-    """Return the steps around a ring, and the bytes that a worker sends, of an exchange that is fused in rounds.
+def messages_and_bytes(collectives: Sequence[Sequence[Payload]], world_size: int) -> tuple[int, int]:
+    """Return the messages that wait for one another, and the bytes that a worker sends.
 
     Args:
-        traffic: of one unit.
+        collectives: each as the payloads, all of one kind, that travel in it.
         world_size: number of workers.
     """
-    steps, nbytes = 0, 0.0
-    for payloads in traffic:
-        kinds = {payload.kind for payload in payloads}
-        steps += sum((2 if kind in (Mean, Sum, Max) else 1) * (world_size - 1) for kind in kinds)
-        nbytes += sum(sent_bytes(payload.kind, payload.nbytes, world_size) for payload in payloads)
-    return steps, nbytes
+    messages = sum(_messages(payloads[0].kind, world_size) for payloads in collectives)
+    nbytes = sum(sent_bytes(p.kind, p.nbytes, world_size) for payloads in collectives for p in payloads)
+    return messages, nbytes
+
+
+def _messages(kind: type[Collective], world_size: int) -> int:
+    if kind is Swap:
+        return min(1, world_size - 1)
+    if kind is Broadcast:
+        return (world_size - 1).bit_length()
+    return (2 if kind in REDUCTIONS else 1) * (world_size - 1)
 
 
 def fit(points: Sequence[tuple[float, float, float]]) -> Fit:
-    """Return the model that fits (steps, bytes, seconds) best, none of its numbers below 0.
+    """Return the model that fits (messages, bytes, seconds) best, none of its numbers below 0.
 
     Args:
         points: at least three.

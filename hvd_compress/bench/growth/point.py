@@ -20,6 +20,8 @@ class Growth:
         parameters: of the model.
         tensors: of the model.
         workers: that exchanged.
+        group: rows of one took turns; there are several where memory is short for all rows at once.
+        exchanges: that were timed.
         seconds: from gradients that are there to their means.
         fastest: the shortest.
         slowest: the longest.
@@ -32,6 +34,8 @@ class Growth:
     parameters: int
     tensors: int
     workers: int
+    group: int
+    exchanges: int
     seconds: float
     fastest: float
     slowest: float

@@ -17,19 +17,21 @@ from .settings import GrowthSettings
 
 
 def by_model(rows: Iterable[Growth]) -> list[list[Growth]]:
-    """Return the rows in groups, one for every model and number of workers, in their order."""
-    found: dict[tuple[str, int, int, int], list[Growth]] = {}
+    """Return the rows that took turns together, for every model and number of workers, in their order."""
+    found: dict[tuple[str, int, int, int, int], list[Growth]] = {}
     for row in rows:
-        found.setdefault((row.grown, row.parameters, row.tensors, row.workers), []).append(row)
+        found.setdefault((row.grown, row.parameters, row.tensors, row.workers, row.group), []).append(row)
     return list(found.values())
 
 
 def table(rows: Sequence[Growth]) -> Table:
-    """Return the table of one model with one number of workers."""
+    """Return the table of rows that took turns together."""
     first = rows[0]
     stock = next(row.seconds for row in rows if row.row == STOCK)
     title = f"{first.parameters:,} parameters in {first.tensors} tensors, {first.workers} worker(s); ms an exchange"
-    made = table_of_numbers(title, ("median", "range", "/ horovod", "collectives"))
+    if first.group > 0:
+        title += f" (group {first.group + 1})"
+    made = table_of_numbers(title, ("median", "range", "/ horovod", "collectives", "exchanges"))
     for row in rows:
         made.add_row(
             Text(row.row),
@@ -37,6 +39,7 @@ def table(rows: Sequence[Growth]) -> Table:
             f"{1e3 * row.fastest:.3g}..{1e3 * row.slowest:.3g}",
             f"{row.seconds / stock:.2f}" if row.workers > 1 else "",  # alone, Horovod exchanges nothing
             "" if row.collectives is None else f"{row.collectives:g}",
+            str(row.exchanges),
         )
     return made
 
@@ -44,7 +47,7 @@ def table(rows: Sequence[Growth]) -> Table:
 def model_table(fits: Mapping[str, Fit], predicted: Sequence[Mapping[str, Any]]) -> Table:
     """Return the fitted models and what they say; the title calls them models."""
     counts = sorted({point["workers"] for point in predicted})
-    title = "model: l + steps a + bytes b, fitted to the measured points; ms an exchange, not measured"
+    title = "model: l + messages a + bytes b, fitted to the measured points; ms an exchange, not measured"
     made = table_of_numbers(title, ("l ms", "a us", "b ns", "off by", *(f"W={count}" for count in counts)))
     for row, model in fits.items():
         said = {point["workers"]: point["seconds"] for point in predicted if point["row"] == row}

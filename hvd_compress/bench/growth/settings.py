@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 from ...errors import ConfigurationError
+from ..turns import Budget
 
 
 @final
@@ -19,8 +21,8 @@ class GrowthSettings:
         tensors: numbers of tensors of `tensor_bytes` each.
         matrices: in a model whose parameters are counted.
         tensor_bytes: of one of many small tensors.
-        warmup: exchanges before those that are timed, at least 2.
-        repeats: timed exchanges, at least 1.
+        bucket_megabytes: of gradients that travel together, as our optimizer has it.
+        budget: of each row: exchanges, and their time.
 
     Raises:
         ConfigurationError: a setting is out of range.
@@ -29,10 +31,10 @@ class GrowthSettings:
     compressors: tuple[str, ...]
     parameters: tuple[int, ...]
     tensors: tuple[int, ...]
+    budget: Budget
     matrices: int = 10
     tensor_bytes: int = 4096
-    warmup: int = 3
-    repeats: int = 7
+    bucket_megabytes: float = 25.0
 
     def __post_init__(self) -> None:
         counts = (*self.parameters, *self.tensors, self.matrices, self.tensor_bytes // 4)
@@ -40,5 +42,8 @@ class GrowthSettings:
             raise ConfigurationError("Nothing is to grow: give numbers of parameters or of tensors.")
         if min(counts) < 1:
             raise ConfigurationError("A number of parameters, tensors, matrices or bytes is below 1; give larger ones.")
-        if self.warmup < 2 or self.repeats < 1:
-            raise ConfigurationError(f"warmup={self.warmup}, repeats={self.repeats}: give at least 2 and 1.")
+
+    def layers(self, parameters: int) -> dict[str, tuple[int, int]]:
+        """Return the names and shapes of a model of about so many parameters."""
+        side = max(1, round(math.sqrt(parameters / self.matrices)))
+        return {f"layer{i}.weight": (side, side) for i in range(self.matrices)}

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ...contract import Spec
+from ...description.collectives import fused
 from ...exchange import make_plan
 from ...exchange.units import LATE
 from ...registry import resolve
-from .model import Fit, fit, steps_and_bytes
+from .model import Fit, fit, messages_and_bytes
 from .point import STOCK, Growth
 from .settings import GrowthSettings
 
@@ -20,7 +21,7 @@ def fits(settings: GrowthSettings, measured: Sequence[Growth]) -> dict[str, Fit]
     made = {}
     for row in (STOCK, *settings.compressors):
         points = [
-            (*cost(row, growth.parameters, settings.matrices, growth.workers), growth.seconds)
+            (*cost(settings, row, growth.parameters, growth.workers), growth.seconds)
             for growth in measured
             if growth.row == row and growth.grown == "workers"
         ]
@@ -29,28 +30,35 @@ def fits(settings: GrowthSettings, measured: Sequence[Growth]) -> dict[str, Fit]
     return made
 
 
-def cost(row: str, parameters: int, matrices: int, workers: int) -> tuple[float, float]:
-    """Return the steps around a ring and the bytes a worker sends, of an exchange in one bucket."""
-    side = max(1, round((parameters / matrices) ** 0.5))
-    specs = [(f"layer{i}.weight", Spec((side, side))) for i in range(matrices)]
-    plan = make_plan(resolve("identity" if row == STOCK else row), specs, workers)
-    steps, nbytes = 0, 0.0
-    for unit in plan.units:
-        own_steps, own_bytes = steps_and_bytes(unit.operator.traffic(unit.spec, workers, LATE), workers)
-        # Units of a bucket travel together.
-        steps, nbytes = max(steps, own_steps), nbytes + own_bytes
-    return float(steps), nbytes
+def cost(settings: GrowthSettings, row: str, parameters: int, workers: int) -> tuple[float, float]:
+    """Return the messages that wait for one another and the bytes a worker sends, of an exchange; see `model`.
+
+    Args:
+        settings: of the models.
+        row: a compressor, or `STOCK`, which is taken to fuse as our plain averages do.
+        parameters: of the model.
+        workers: how many.
+    """
+    specs = [(name, Spec(shape)) for name, shape in settings.layers(parameters).items()]
+    compressor = resolve("identity" if row == STOCK else row)
+    plan = make_plan(compressor, specs, workers, bucket_bytes=1e6 * settings.bucket_megabytes)
+    # In the long run some operators do one thing at even steps and another at odd ones.
+    found = [messages_and_bytes(fused(plan, workers, step), workers) for step in (LATE, LATE + 1)]
+    return sum(messages for messages, _ in found) / 2, sum(nbytes for _, nbytes in found) / 2
 
 
 def predictions(settings: GrowthSettings, made: Mapping[str, Fit], workers: Sequence[int]) -> list[dict[str, Any]]:
     """Return what the models say of other numbers of workers."""
-    return [
-        {
-            "row": row,
-            "workers": count,
-            "seconds": model.seconds(*cost(row, settings.parameters[0], settings.matrices, count)),
-            "model": asdict(model),
-        }
-        for row, model in made.items()
-        for count in workers
-    ]
+    return [_prediction(settings, row, model, count) for row, model in made.items() for count in workers]
+
+
+def _prediction(settings: GrowthSettings, row: str, model: Fit, workers: int) -> dict[str, Any]:
+    messages, nbytes = cost(settings, row, settings.parameters[0], workers)
+    return {
+        "row": row,
+        "workers": workers,
+        "messages": messages,
+        "bytes": nbytes,
+        "seconds": model.seconds(messages, nbytes),
+        "model": asdict(model),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..growth.point import Growth
+from ..growth.point import STOCK, Growth
 from .canvas import finish, make_figure
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def growth_figure(rows: Sequence[Growth], predicted: Sequence[Mapping[str, Any]]
     names = list(dict.fromkeys(row.row for row in rows))
     for axes, (grown, at) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, name in enumerate(names):
-            line = sorted((at(row), row.seconds) for row in rows if row.grown == grown and row.row == name)
+            own = [row for row in rows if row.grown == grown and row.row == name]
+            # Horovod's own is in every group.
+            line = sorted((at(row), row.seconds) for row in own if name != STOCK or row.group == 0)
             _line(axes, line, f"C{number}", name)
             if grown == "workers" and line:
                 said = sorted((point["workers"], point["seconds"]) for point in predicted if point["row"] == name)

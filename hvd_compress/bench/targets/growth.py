@@ -46,8 +46,8 @@ def growth_targets(rows: Sequence[Growth]) -> list[Target]:
     ]
 
 
-def _model(row: Growth) -> tuple[str, int, int, int]:
-    return row.grown, row.parameters, row.tensors, row.workers
+def _model(row: Growth) -> tuple[str, int, int, int, int]:
+    return row.grown, row.parameters, row.tensors, row.workers, row.group
 
 
 def _at(row: Growth) -> str:
