@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 # Many times what Horovod takes by itself, and no more than a few times what a step takes.
-CYCLE_MILLISECONDS = 50
+CYCLE_MILLISECONDS = 100
 # By when the link's queue, 256 KB at 100 Mbit/s or more, is empty after a step.
 SETTLE_SECONDS = 0.05
 
