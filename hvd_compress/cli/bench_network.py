@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="by commas; by default all: horovod, horovod:fp16, ddp, ddp:fp16, ddp:bf16, ddp:powersgd4 (DDP's hook), "
         "one-reduction:4 (one factor a step, as epfml/powersgd)",
     )
-    add_budget(parser, "step", "row", repeats=12, warmup=4, seconds=6.0)
+    add_budget(parser, "step", "row", repeats=10, warmup=4, seconds=5.0)
     parser.add_argument("--no-bytes", action="store_true", help="leave out the steps whose bytes are counted")
     add_json(parser)
 
