@@ -75,7 +75,7 @@ def measured(place: tuple[str, str, int], rows: Mapping[str, Mapping[str, Any]],
 
 def _measured(place: tuple[str, str, int], row: str, found: Mapping[str, Any], gradient_bytes: int) -> Measured:
     seconds, ours = found["seconds"], found["buckets"] is not None
-    lower, _, upper = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
     split = zip(seconds, found["compress_seconds"], found["wait_seconds"], strict=True) if ours else ()
     return Measured(
         *place,
