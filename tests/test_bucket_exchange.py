@@ -71,11 +71,11 @@ def test_units_with_more_rounds_go_on_alone() -> None:
 
     log: list[str] = []
     exchange = BucketExchange({"s": (short(), OPS), "n": (none(), OPS), "u": (asking("u", log), OPS)}, 1, Meter())
-    assert [fused.label for fused in exchange.pending] == ["sum.float32", "mean.float32"]
+    assert [fused.label for fused in exchange.pending] == ["sum.float32.1", "mean.float32.2"]
     assert list(exchange.outcomes) == ["n"]
     exchange.answer([fused.request.array for fused in exchange.pending])
     assert set(exchange.outcomes) == {"n", "s"}
-    assert [fused.label for fused in exchange.pending] == ["sum.float32"]
+    assert [fused.label for fused in exchange.pending] == ["sum.float32.2"]
 
 
 def test_a_wrong_number_of_results_is_refused() -> None:

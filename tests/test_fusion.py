@@ -96,7 +96,7 @@ def test_labels_are_equal_on_all_ranks_and_say_what_travels() -> None:
         ("AllGather", (), "int32", 0),
     ]
     labels = [[f.label for f in fuse(requests_of(TORCH, asked, rank))] for rank in range(WORLD)]
-    assert labels[0] == ["mean.float32", "broadcast.float16.from1", "allgather.int32"]
+    assert labels[0] == ["mean.float32.2", "broadcast.float16.from1", "allgather.int32"]
     assert labels == [labels[0]] * WORLD
 
 

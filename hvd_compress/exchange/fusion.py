@@ -51,7 +51,8 @@ class Fused:
     """One collective that carries several requests.
 
     Args:
-        label: kind and element types, equal on all ranks, part of the collective's name.
+        label: kind and element types, and the size of what is added up, equal on all ranks: part of the collective's
+            name. What changes its size under one name, as where factors take turns, Horovod would negotiate anew.
         request: the request for the whole buffer: 1-D, or (world_size, n) for AllToAll.
         ops: array operations of the buffer.
         members: the requests inside, in order.
@@ -116,11 +117,12 @@ def _pack(group: list[tuple[Member, Collective]], ops: ArrayOps) -> Fused:
         flat = [ops.reshape(x, (m.shape[0], -1)) for x, m in zip(flat, members, strict=True)]
     buffer = flat[0] if alone else ops.concat(flat, axis=1 if kind is AllToAll else 0)
     request: Collective
+    notes = [_route(first)] if _route(first) else []
     if isinstance(first, (Mean, Sum, Max)):
         request = replace(first, array=buffer, donate=first.donate or not alone)
+        notes.append(str(ops.shape(buffer)[0]))
     else:
         request = replace(first, array=buffer)
-    notes = [_route(first)] if _route(first) else []
     if getattr(first, "apart", False):
         notes.append(f"request{members[0].position}")
     return Fused(".".join([kind.__name__.lower(), "+".join(dtypes), *notes]), request, ops, members, as_bytes)

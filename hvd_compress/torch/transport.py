@@ -35,10 +35,8 @@ class HorovodTransport(Transport):
         tensor = request.array.contiguous()
         if isinstance(request, (Mean, Sum, Max)):
             reduce = stock.allreduce_async_ if request.donate else stock.allreduce_async
-            # Under one name Horovod negotiates anew whatever changes its size, as where factors take turns.
-            known = f"{name}.{tensor.numel()}"
             return (
-                reduce(tensor, name=known, op=_REDUCTIONS[type(request)], process_set=self._process_set),
+                reduce(tensor, name=name, op=_REDUCTIONS[type(request)], process_set=self._process_set),
                 request,
                 tensor.dtype,
             )
