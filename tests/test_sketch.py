@@ -21,10 +21,10 @@ from hvd_compress.contract import Context
 from hvd_compress.operators.sketch import Hashes, hashes, rotation
 from hvd_compress.operators.sketch.agreement import checksum
 from hvd_compress.operators.sketch.field import PRIME
-from hvd_compress.operators.sketch.median import median
 from hvd_compress.operators.sketch.polynomial import PolynomialHashes, bucket_of, check_size, coefficients, sign_bit_of
 from hvd_compress.operators.sketch.rotation import RotationHashes
 from hvd_compress.ops import NumPyOps, base, ops_of, pieces
+from hvd_compress.ops.median import median
 
 OPS = ops_of(np.zeros(1))
 Kind = Callable[..., Hashes]

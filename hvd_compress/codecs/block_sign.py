@@ -9,9 +9,9 @@ from typing import final
 
 from ..contract import Array, Key, Spec, check_at_least, wide_dtype
 from ..errors import ConfigurationError
-from ..ops import ArrayOps, Cut
+from ..ops import ArrayOps, Coding, Cut
 from .piecewise import Piecewise
-from .rounding import ROW, bucket_count, in_buckets, packed_codes, restorer
+from .rounding import ROW, bucket_count
 
 
 @final
@@ -63,10 +63,7 @@ class BlockSign(Piecewise):
         width = self.block or ROW
 
         def part(start: int, stop: int) -> Sequence[Array]:
-            own = flat[start:stop]
-            x = ops.cast(own, dtype)
-            sums = ops.sum(in_buckets(ops.abs(x) if self.scaled else x - x, width, ops), 1)
-            return ops.pack(ops.nonnegative(own), 1), ops.flatten(sums)
+            return ops.signs_and_sums(flat[start:stop], width, dtype, self.scaled)
 
         count = bucket_count(size, width)
         bits, sums = ops.by_pieces(part, size, math.lcm(8, width), [(-(-size // 8), "uint8"), (count, dtype)])
@@ -84,8 +81,8 @@ class BlockSign(Piecewise):
 
     def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
         # Bits 0 and 1 are -1 and +1.
-        codes, scales = packed_codes(parts[0], 1, ops), ops.cast(parts[1], spec.dtype)
-        return restorer(codes, scales, spec.dtype, self.block, 1, ops, stride=2)
+        coding = Coding(width=1, levels=1, bucket=self.block, stride=2)
+        return ops.restorer(parts[0], ops.cast(parts[1], spec.dtype), coding, spec.dtype)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((-(-spec.size // 8), "uint8"), (max(1, bucket_count(spec.size, self.block)), spec.wide.dtype))

@@ -8,8 +8,9 @@ from typing import final
 
 from ..contract import Array, Key, Spec
 from ..ops import ArrayOps, Cut
+from ..ops.codes import packed_codes
 from .piecewise import Piecewise
-from .rounding import packed_codes, packed_size
+from .rounding import packed_size
 
 # Bits of the fraction of float32.
 _MANTISSA = 23

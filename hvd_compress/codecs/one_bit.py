@@ -8,8 +8,9 @@ from typing import final
 
 from ..contract import Array, Key, Spec, wide_dtype
 from ..ops import ArrayOps, Cut
+from ..ops.codes import in_buckets, packed_codes
 from .piecewise import Piecewise
-from .rounding import ROW, bucket_count, in_buckets, packed_codes
+from .rounding import ROW, bucket_count
 
 
 @final

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from ..contract import Array, Key, Spec, check_at_least, check_choice, wide_dtype
-from ..ops import ArrayOps, Cut
+from ..ops import ArrayOps, Coding, Cut
+from ..ops.codes import in_buckets
 from .piecewise import Piecewise
 from .rounding import (
     bucket_count,
     check_levels,
     code_width,
-    in_buckets,
     level_codes,
     normalised,
-    packed_codes,
     packed_size,
-    restorer,
 )
 
 
@@ -90,8 +88,8 @@ class QSGD(Piecewise):
         return math.lcm(8, self.bucket)
 
     def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
-        codes = packed_codes(parts[0], code_width(self.levels), ops)
-        return restorer(codes, parts[1] / self.levels, spec.dtype, self.bucket, self.levels, ops)
+        coding = Coding(code_width(self.levels), self.levels, self.bucket)
+        return ops.restorer(parts[0], parts[1] / self.levels, coding, spec.dtype)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         packed = packed_size(spec.size, code_width(self.levels))

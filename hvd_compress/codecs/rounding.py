@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from ..contract import Array, check_at_least
 from ..errors import ConfigurationError
-from ..ops import ArrayOps, Cut
+from ..ops import ArrayOps
+from ..ops.codes import in_buckets
 
 # Numbers of levels that fit, with sign, into a byte.
 MOST_LEVELS = 127
@@ -24,16 +25,6 @@ def check_levels(owner: object, levels: object) -> None:
         raise ConfigurationError(
             f"{type(owner).__name__}(levels={levels!r}): levels must be a whole number of at most {MOST_LEVELS}."
         )
-
-
-def in_buckets(flat: Array, bucket: int, ops: ArrayOps) -> Array:
-    """Return a 1-D array as rows of `bucket` elements (all of them for 0), the last row filled up with zeros."""
-    size = ops.shape(flat)[0]
-    width = min(bucket, size) if bucket else size
-    if width == 0:
-        return ops.reshape(flat, (0, 1))
-    count = -(-size // width)
-    return ops.reshape(ops.padded(flat, count * width), (count, width))
 
 
 def bucket_count(size: int, bucket: int) -> int:
@@ -94,20 +85,3 @@ def clipping_bound(flat: Array, clip: float, ops: ArrayOps) -> Array:
     sigma = ops.sqrt(mean_of(lambda x: ops.squared_(ops.add_(x / scale, mean, -1.0))))
     limit = ops.where(sigma > CONSTANT, sigma * clip, 1.0)
     return ops.where(usable, ops.minimum(limit, 1.0) * scale, largest)
-
-
-def packed_codes(packed: Array, width: int, ops: ArrayOps) -> Cut:
-    """Return what unpacks numbers start .. stop - 1 of those that `ops.pack` put into `packed`; 8 divides start."""
-    return lambda start, stop: ops.unpack(packed[start // 8 * width : -(-stop // 8) * width], width, stop - start)
-
-
-def restorer(codes: Cut, steps: Array, dtype: str, bucket: int, levels: int, ops: ArrayOps, *, stride: int = 1) -> Cut:
-    """Return what makes (stride code - levels) step of codes start .. stop - 1, one step a bucket; start begins one."""
-
-    def cut(start: int, stop: int) -> Array:
-        signed = ops.scale_and_shift_(ops.cast(codes(start, stop), ops.dtype(steps)), float(stride), -float(levels))
-        numbers = in_buckets(signed, bucket, ops)
-        own = steps[start // bucket : -(-stop // bucket)] if bucket else steps
-        return ops.cast(ops.flatten(ops.scale_(numbers, ops.reshape(own, (-1, 1))))[: stop - start], dtype)
-
-    return cut

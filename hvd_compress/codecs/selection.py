@@ -60,11 +60,11 @@ def largest_of_chunks(x: Array, chunk: int, ops: ArrayOps) -> Array:
     whole = size // chunk * chunk
 
     def part(start: int, stop: int) -> list[Array]:
-        return [ops.argmax(ops.reshape(ops.abs(x[start:stop]), (-1, chunk)))]
+        return [ops.argmax_abs(ops.reshape(x[start:stop], (-1, chunk)))]
 
     found = ops.by_pieces(part, whole, chunk, [(whole // chunk, "int64")]) if whole else []
     if whole < size:
-        found.append(ops.argmax(ops.reshape(ops.abs(x[whole:]), (1, -1))))
+        found.append(ops.argmax_abs(ops.reshape(x[whole:], (1, -1))))
     return ops.concat(found) if found else ops.zeros((0,), "int64")
 
 

@@ -9,9 +9,9 @@ from typing import final
 
 from ..contract import Array, Key, Spec, check_finite, wide_dtype
 from ..errors import ConfigurationError
-from ..ops import ArrayOps, Cut
+from ..ops import ArrayOps, Coding, Cut
 from .piecewise import Piecewise
-from .rounding import clipping_bound, level_codes, normalised, packed_codes, packed_size, restorer
+from .rounding import clipping_bound, level_codes, normalised, packed_size
 
 _WIDTH = 2
 
@@ -76,7 +76,7 @@ class TernGrad(Piecewise):
         return 8
 
     def decoder(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Cut:
-        return restorer(packed_codes(parts[0], _WIDTH, ops), parts[1], spec.dtype, 0, 1, ops)
+        return ops.restorer(parts[0], parts[1], Coding(_WIDTH, levels=1), spec.dtype)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         return ((packed_size(spec.size, _WIDTH), "uint8"), (min(spec.size, 1), spec.wide.dtype))

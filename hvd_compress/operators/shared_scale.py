@@ -12,10 +12,8 @@ from ..codecs.rounding import (
     bucket_count,
     check_levels,
     clipping_bound,
-    in_buckets,
     level_codes,
     normalised,
-    restorer,
 )
 from ..contract import (
     Array,
@@ -34,6 +32,7 @@ from ..contract import (
     check_finite,
 )
 from ..ops import ArrayOps, Cut
+from ..ops.codes import in_buckets, restorer
 
 
 @final

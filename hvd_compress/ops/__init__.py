@@ -15,12 +15,13 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from .base import Array, ArrayOps, Cut
+from .codes import Coding
 from .numpy_ops import NumPyOps
 from .random import random_generator
 from .tensorflow_ops import TensorFlowOps
 from .torch_ops import TorchOps
 
-__all__ = ["Array", "ArrayOps", "Cut", "NumPyOps", "TensorFlowOps", "TorchOps", "ops_of", "random_generator"]
+__all__ = ["Array", "ArrayOps", "Coding", "Cut", "NumPyOps", "TensorFlowOps", "TorchOps", "ops_of", "random_generator"]
 
 _NUMPY = NumPyOps()
 _torch_ops_on = lru_cache(maxsize=None)(TorchOps)

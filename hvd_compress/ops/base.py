@@ -14,6 +14,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from . import codes
 from .pieces import PIECE, fill_by_pieces, put_in_place
 from .random import ShortStream, random_generator
 from .ranges import norms_of_rows
@@ -298,6 +299,15 @@ class ArrayOps(ABC):
     def unpack(self, x: Array, width: int, count: int) -> Array:
         """Return the first `count` numbers that `pack` put into x, as uint8."""
 
+    def signs_and_sums(self, x: Array, width: int, dtype: str, magnitudes: bool) -> tuple[Array, Array]:
+        """Return pack(nonnegative(x), 1) and the sum of |x|, or of x - x, over every `width` numbers of 1-D x."""
+        return codes.signs_and_sums(x, width, dtype, magnitudes, self)
+
+    def restorer(self, packed: Array, steps: Array, coding: codes.Coding, dtype: str) -> Cut:
+        """Return what makes numbers start .. stop - 1 of packed codes; start is a multiple of 8 and begins a bucket."""
+        made = codes.packed_codes(packed, coding.width, self)
+        return codes.restorer(made, steps, dtype, coding.bucket, coding.levels, self, stride=coding.stride)
+
     # --- selection; positions are int64 ---
 
     @abstractmethod
@@ -311,6 +321,10 @@ class ArrayOps(ABC):
     @abstractmethod
     def argmax(self, x: Array) -> Array:
         """Return for every row of 2-D x the position of its largest number, the first of several; NaN is largest."""
+
+    def argmax_abs(self, x: Array) -> Array:
+        """Return `argmax` of |x|."""
+        return self.argmax(self.abs(x))
 
     @abstractmethod
     def argsort(self, x: Array) -> Array:
@@ -331,6 +345,14 @@ class ArrayOps(ABC):
     @abstractmethod
     def add_around_(self, x: Array, start: int, y: Array) -> Array:
         """Return 1-D x with element i of 1-D y, which is not longer, added at (start + i) mod len(x)."""
+
+    def turned_sums(self, x: Array, signs: Sequence[Array], turns: Array, columns: int) -> Array | None:
+        """Return the table of `RotationHashes` for 1-D x, or None where it is not made in one pass."""
+        return None
+
+    def turned_medians(self, table: Array, signs: Sequence[Array], turns: Array, memory: Array | None) -> Array | None:
+        """Return the estimates of `RotationHashes` from a table, or None where they are not made in one pass."""
+        return None
 
     @abstractmethod
     def check(self, holds: Array, message: str) -> None:

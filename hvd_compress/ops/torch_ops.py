@@ -12,6 +12,8 @@ import numpy as np
 from ..errors import CorruptPayloadError
 from .base import Array, ArrayOps, Cut
 from .bit_fields import gathered, spread
+from .codes import Coding
+from .kernels import Kernels, Restorer, kernels_for
 from .largest import by_groups
 from .numpy_ops import NumPyOps
 from .pieces import change_in_place, pieces_of
@@ -34,16 +36,22 @@ _NUMPY = NumPyOps()
 
 
 class TorchOps(ArrayOps):
-    """Array operations of torch on one device; kernels are queued on the current stream."""
+    """Array operations of torch on one device; kernels are queued on the current stream.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: where the tensors are.
+        kernels: what is done in one kernel of our own; if None, as the user's environment says.
+    """
+
+    def __init__(self, device: torch.device, kernels: Kernels | None = None) -> None:
         import torch
 
         self._torch = torch
         self.device = device
+        self._kernels = kernels_for(device) if kernels is None else kernels
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TorchOps) and other.device == self.device
+        return isinstance(other, TorchOps) and (other.device, other._kernels) == (self.device, self._kernels)
 
     def __hash__(self) -> int:
         return hash(self.device)
@@ -117,6 +125,8 @@ class TorchOps(ArrayOps):
         return self._torch.from_numpy(np.empty(size * kind.itemsize, np.uint8)).view(kind)
 
     def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
+        if isinstance(cut, Restorer) and self.is_row_major(x) and abs(scale) == 1.0:
+            return cut.add_to_(x, scale)
         if not self._in_cache(x):
             return super().add_by_pieces_(x, cut, unit, scale)
         flat = x.view(-1)
@@ -157,8 +167,20 @@ class TorchOps(ArrayOps):
         # Comparisons to truth values take five times as long as those to numbers.
         return self._torch.ge(x, 0, out=self._torch.empty_like(x)).to(self._torch.int8).view(self._torch.uint8)
 
+    def signs_and_sums(self, x: Array, width: int, dtype: str, magnitudes: bool) -> tuple[Array, Array]:
+        if self._kernels is None:
+            return super().signs_and_sums(x, width, dtype, magnitudes)
+        return self._kernels.signs_and_sums(x, width, dtype, magnitudes)
+
+    def restorer(self, packed: Array, steps: Array, coding: Coding, dtype: str) -> Cut:
+        if self._kernels is None:
+            return super().restorer(packed, steps, coding, dtype)
+        return self._kernels.restorer(packed, steps, coding, dtype)
+
     def pack(self, x: Array, width: int) -> Array:
         torch = self._torch
+        if self._kernels is not None and width < 8:
+            return self._kernels.pack(x, width)
         if not x.shape[0]:
             # It may have strides that no view accepts.
             return self.zeros((0,), "uint8")
@@ -178,6 +200,8 @@ class TorchOps(ArrayOps):
         torch = self._torch
         if width == 8:
             return x[:count].clone()
+        if self._kernels is not None:
+            return self._kernels.unpack(x, width, count)
         if width == 1:
             return torch.index_select(self._bytes_of_bits, 0, x.to(torch.int32)).view(torch.uint8)[:count]
         length = _WORD_LENGTHS.get(width, 64)
@@ -212,6 +236,9 @@ class TorchOps(ArrayOps):
             return self.off_host(_NUMPY.argmax(self.on_host(x)))
         return self._torch.argmax(x, dim=1)
 
+    def argmax_abs(self, x: Array) -> Array:
+        return super().argmax_abs(x) if self._kernels is None else self._kernels.argmax_abs(x)
+
     def argsort(self, x: Array) -> Array:
         return self._torch.argsort(x, stable=True)
 
@@ -239,6 +266,16 @@ class TorchOps(ArrayOps):
         if first < y.shape[0]:
             x[: y.shape[0] - first].add_(y[first:])
         return x
+
+    def turned_sums(self, x: Array, signs: Sequence[Array], turns: Array, columns: int) -> Array | None:
+        if self._kernels is None:
+            return super().turned_sums(x, signs, turns, columns)
+        return self._kernels.turned_sums(x, signs, turns, columns)
+
+    def turned_medians(self, table: Array, signs: Sequence[Array], turns: Array, memory: Array | None) -> Array | None:
+        if self._kernels is None:
+            return super().turned_medians(table, signs, turns, memory)
+        return self._kernels.turned_medians(table, signs, turns, memory)
 
     def check(self, holds: Array, message: str) -> None:
         if self.device.type == "cuda":
@@ -301,6 +338,8 @@ class TorchOps(ArrayOps):
         return self._torch.add(self._torch.tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
 
     def finite_or_zero_(self, x: Array) -> Array:
+        if self._kernels is not None and self.is_row_major(x):
+            return self._kernels.finite_or_zero_(x)
         if self.device.type == "cpu" and x.numel() >= _MANY and self._torch.isfinite(x.sum()):
             return x  # looking is faster than writing, where it waits for nothing
         return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)

@@ -9,9 +9,9 @@ import numpy as np
 from ...contract import Array
 from ...errors import ConfigurationError
 from ...ops import ArrayOps, random_generator
+from ...ops.median import median
 from .field import PRIME, polynomial
 from .hashes import Hashes
-from .median import median
 
 _CHUNK = 2**20
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...contract import Array
 from ...ops import ArrayOps, random_generator
+from ...ops.median import median
 from ...ops.pieces import PIECE
 from .hashes import Hashes
-from .median import median
 
 # Blocks of at least so many elements are moved as slices, smaller ones many at once through an index.
 _SLICE = 4096
@@ -40,9 +40,13 @@ class RotationHashes(Hashes):
         # Slices may be of parts of blocks, where whole ones are too long for a processor's cache.
         self._unit = 1 if self._sliced and self.ops.piecewise and columns > PIECE else columns
         self._offsets = [] if self._sliced else [self.ops.from_numpy(row) for row in offsets]
+        self._all_offsets = self.ops.from_numpy(offsets)
 
     def table_of(self, x: Array) -> Array:
         ops, c = self.ops, self.columns
+        at_once = ops.turned_sums(x, self._signs, self._all_offsets, c)
+        if at_once is not None:
+            return at_once
         table = [ops.zeros((c,), ops.dtype(x)) for _ in range(self.rows)]
         for start, stop in self.pieces(self._unit):
             signs = self.signs(start, stop, ops.dtype(x))
@@ -73,6 +77,9 @@ class RotationHashes(Hashes):
 
     def medians_of(self, table: Array, memory: Array | None) -> Array:
         ops, c = self.ops, self.columns
+        at_once = ops.turned_medians(table, self._signs, self._all_offsets, memory)
+        if at_once is not None:
+            return at_once
         twice = [ops.concat([table[row], table[row]]) for row in range(self.rows)]
 
         def turned(row: int, start: int, stop: int) -> Array:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...contract import Array
-from ...ops import ArrayOps
+if TYPE_CHECKING:
+    from .base import Array, ArrayOps
 
-_Choice = Callable[[Array, Array], Array]
+_Choice: TypeAlias = Callable[[Any, Any], Any]
 
 
 def median(rows: Sequence[Array], ops: ArrayOps) -> Array:
