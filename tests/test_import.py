@@ -9,7 +9,7 @@ from pathlib import Path
 import hvd_compress
 
 ROOT = str(Path(hvd_compress.__file__).parents[1])
-FRAMEWORKS = ("torch", "tensorflow", "keras", "horovod", "mpi4py", "jax")
+FRAMEWORKS = ("torch", "tensorflow", "keras", "horovod", "mpi4py", "jax", "triton")
 
 
 def loaded_after(code: str) -> set[str]:

@@ -2,11 +2,13 @@
 
 On a processor Triton interprets them, with TRITON_INTERPRET=1 from before it is imported; with
 HVD_COMPRESS_TEST_DEVICE=cuda they are compiled and run on a device. The interpreter cuts float32 to bfloat16 where
-devices round: on a processor, what becomes bfloat16 needs no rounding.
+devices round, and knows no subnormal bfloat16: on a processor there are
+none, and what becomes bfloat16 needs no rounding.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from typing import Any
@@ -39,12 +41,20 @@ from hvd_compress.ops import Coding, TorchOps
 from hvd_compress.ops.triton_kernels import TritonKernels, launcher, launching, restorer
 
 DEVICE = torch.device(os.environ.get("HVD_COMPRESS_TEST_DEVICE", "cpu"))
+INTERPRETED = DEVICE.type == "cpu"
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 EACH_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 # Around whole bytes, whole programs, and several of them.
-SIZES = [1, 7, 8, 9, 1023, 1024, 1025, 3001]
+SIZES = [1, 9, 1024, 2049]
 PLAIN, FUSED = TorchOps(DEVICE), TorchOps(DEVICE, TritonKernels())
 CODINGS = [Coding(1, 1, stride=2), Coding(2, 1), Coding(3, 3), Coding(5, 15), Coding(7, 63), Coding(8, 127)]
+
+
+# The interpreter works with NumPy, which warns of what devices do in silence.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +82,9 @@ def numbers(size: int, dtype: str = "float32", seed: int = 0, special: bool = Fa
     x = random.standard_normal(size)
     if special:
         places = random.permutation(size)[: size // 2]
-        for place, value in zip(places, [np.nan, np.inf, -np.inf, -0.0, 0.0, np.nan, 1e-40] * size, strict=False):
+        subnormal = 0.0 if INTERPRETED and dtype == "bfloat16" else torch.finfo(getattr(torch, dtype)).tiny / 4
+        values = itertools.cycle([np.nan, np.inf, -np.inf, -0.0, 0.0, np.nan, subnormal])
+        for place, value in zip(places, values, strict=False):
             x[place] = value
     return torch.tensor(x).to(getattr(torch, dtype)).to(DEVICE)
 
@@ -95,7 +107,7 @@ def test_packing_and_unpacking(width: int) -> None:
 
 
 @EACH_DTYPE
-@pytest.mark.parametrize("width", [1, 8, 100, 256, 1001, 4096])
+@pytest.mark.parametrize("width", [1, 8, 100, 1001, 4096])
 @pytest.mark.parametrize("magnitudes", [True, False])
 def test_signs_and_sums(dtype: str, width: int, magnitudes: bool) -> None:
     """NaN has the sign -, zero of any sign +; a sum of what is not finite is not."""
@@ -112,17 +124,17 @@ def test_signs_and_sums(dtype: str, width: int, magnitudes: bool) -> None:
 
 @EACH_DTYPE
 @pytest.mark.parametrize("coding", CODINGS, ids=lambda coding: f"{coding.width}bit")
-@pytest.mark.parametrize("bucket", [0, 1, 8, 100, 4096])
+@pytest.mark.parametrize("bucket", [0, 1, 100, 4096])
 def test_restored_and_added(dtype: str, coding: Coding, bucket: int) -> None:
     """Whole, from any bucket on, added and subtracted, also to another element type; signs of zeros too."""
     coding = Coding(coding.width, coding.levels, bucket, coding.stride)
     wide = "float64" if dtype == "float64" else "float32"
-    for size in SIZES[:: 1 + (bucket == 1)]:
+    for size in SIZES:
         top = 2 * coding.levels // coding.stride
         codes = torch.tensor(np.random.default_rng(size).integers(0, top + 1, size).astype(np.uint8)).to(DEVICE)
         packed = PLAIN.pack(codes, coding.width)
         steps = numbers(-(-size // min(bucket, size)) if bucket else 1, wide, special=True)
-        if dtype == "bfloat16" and DEVICE.type == "cpu":
+        if dtype == "bfloat16" and INTERPRETED:
             steps = torch.exp2(steps.nan_to_num().clamp(-3, 3).round())
         plain, fused = PLAIN.restorer(packed, steps, coding, dtype), FUSED.restorer(packed, steps, coding, dtype)
         assert_same(fused(0, size), plain(0, size))
@@ -149,14 +161,14 @@ def test_adding_to_what_is_not_row_major_or_by_another_scale(called: Counter[str
 
 
 @EACH_DTYPE
-@pytest.mark.parametrize("width", [1, 2, 3, 64, 100, 1024, 1025, 2**14, 2**14 + 1])
+@pytest.mark.parametrize("width", [1, 3, 100, 1025, 2**14 + 1])
 def test_the_largest_of_every_row(dtype: str, width: int) -> None:
     """NaN is largest, of equal ones the first."""
-    for rows in (1, 3, 50) if width < 2000 else (1, 2):
+    for rows in (1, 30) if width < 1000 else (2,):
         x = numbers(rows * width, dtype, special=True)
         coarse = numbers(rows * width, dtype).round()
         finite = numbers(rows * width, dtype)
-        for case in (x, coarse, finite, x.nan_to_num(nan=1.0), torch.zeros_like(x)):
+        for case in (x, coarse, finite, x.nan_to_num(nan=1.0)):
             assert_same(FUSED.argmax_abs(case.view(rows, width)), PLAIN.argmax_abs(case.view(rows, width)))
     turned = numbers(7 * width, dtype).view(width, 7).T
     assert_same(FUSED.argmax_abs(turned), PLAIN.argmax_abs(turned))
@@ -177,7 +189,7 @@ def test_what_is_not_finite_becomes_zero(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("size", "rows", "columns"),
-    [(1, 1, 1), (10, 1, 3), (300, 3, 300), (3000, 5, 700), (3000, 9, 50), (2000, 17, 1025), (20000, 5, 5000)],
+    [(1, 1, 1), (10, 1, 3), (300, 3, 300), (3000, 5, 700), (300, 9, 50), (9000, 3, 4097)],
 )
 def test_rotation_sketches(dtype: str, size: int, rows: int, columns: int, called: Counter[str]) -> None:
     """Tables to within rounding, or exactly where torch adds up block after block too; estimates exactly."""
@@ -213,14 +225,14 @@ def test_rotation_sketches(dtype: str, size: int, rows: int, columns: int, calle
 @EACH_DTYPE
 def test_codecs(codec: Codec, kernels: set[str], dtype: str, called: Counter[str]) -> None:
     """What is sent, what is decoded, in place or not, what is added up and what is left."""
-    for size in (0, 1, 100, 3001):
+    for size in (0, 100, 2049):
         x, spec = numbers(size, dtype), Spec((size,), dtype)
         if not size and not isinstance(codec, BlockSign):
             continue
         expected, found = codec.encode(x, PLAIN, ("w",)), codec.encode(x, FUSED, ("w",))
         for mine, its in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, its, rtol=1e-5 if its.is_floating_point() else 0.0, atol=0.0)
-        if dtype == "bfloat16" and DEVICE.type == "cpu" and isinstance(codec, QSGD | TernGrad):
+        if dtype == "bfloat16" and INTERPRETED and isinstance(codec, QSGD | TernGrad):
             continue  # their products are rounded
         assert_same(codec.decode(expected, spec, FUSED), codec.decode(expected, spec, PLAIN))
         out = torch.empty_like(x)
@@ -228,7 +240,7 @@ def test_codecs(codec: Codec, kernels: set[str], dtype: str, called: Counter[str
         for change in (codec.accumulate_, codec.subtract_):
             own = numbers(size, spec.wide.dtype, seed=1)
             assert_same(change(own.clone(), expected, spec, FUSED), change(own.clone(), expected, spec, PLAIN))
-    assert kernels <= set(called) or (dtype == "bfloat16" and DEVICE.type == "cpu" and "pack" in called)
+    assert kernels <= set(called) or (dtype == "bfloat16" and INTERPRETED and "pack" in called)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +265,9 @@ def test_training(compressor: Any, kernels: set[str], called: Counter[str], monk
         monkeypatch.setattr(hvd_compress.ops, "_torch_ops_on", lambda device: ops)
         simulator = Simulator(compressor, 2, learning_rate=0.1, allow_larger=True)
         found = []
-        for step in range(4):
+        for step in range(3):
             gradients = [{"w": numbers(60 * 50, seed=10 * step + rank).view(60, 50)} for rank in range(2)]
-            if step == 2:
+            if step == 1:
                 gradients[0]["w"][3, 3] = np.inf
             found += [own["w"] for own in simulator.step(gradients)]
         return found

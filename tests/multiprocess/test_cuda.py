@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from launching import Launch, Results
+from triton_checks import run_checks
 from workers import cuda  # noqa: F401
 
 SESSION = "horovod"
@@ -25,3 +27,8 @@ pytestmark = [
 def test_check(launch: Launch, check: str, results: Results) -> None:
     outcome = results(launch, check)
     assert not outcome.faults, "\n".join(outcome.faults)
+
+
+def test_kernels_in_triton(tmp_path: Path) -> None:
+    """Compiled and run on the device they are what torch does there: operation by operation, in codecs, in training."""
+    run_checks("checks.py", tmp_path, HVD_COMPRESS_TEST_DEVICE="cuda")
