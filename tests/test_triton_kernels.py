@@ -5,9 +5,9 @@ Whether they run on a device is seen by tests/multiprocess/test_cuda.py, where t
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,10 @@ from hvd_compress.ops import TorchOps
 from hvd_compress.ops.kernels import SWITCH, kernels_for
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-HAS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton has no wheels for this machine")
+# As ci/requirements-apart.txt says: where it is wanted and missing, tests fail.
+HAS_TRITON = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="Triton is not installed on such machines"
+)
 
 
 @HAS_TRITON
@@ -46,17 +49,6 @@ def test_nobody_gets_them_unasked(wanted: str | None, monkeypatch: pytest.Monkey
         monkeypatch.setenv(SWITCH, wanted)
     assert kernels_for(CUDA) is None
     assert kernels_for(CPU) is None
-
-
-@HAS_TRITON
-def test_who_asks_gets_them_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCH, "1")
-    assert kernels_for(CPU) is None
-    kernels = kernels_for(CUDA)
-    assert kernels is not None
-    with_them = TorchOps(CPU, kernels)
-    assert with_them != TorchOps(CPU)
-    assert with_them == TorchOps(CPU, kernels)
 
 
 def test_without_triton_who_asks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

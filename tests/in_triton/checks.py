@@ -38,6 +38,7 @@ from hvd_compress import (
 )
 from hvd_compress.operators.sketch.rotation import RotationHashes
 from hvd_compress.ops import Coding, TorchOps
+from hvd_compress.ops.kernels import SWITCH, kernels_for
 from hvd_compress.ops.triton_kernels import TritonKernels, launcher, launching, restorer
 
 DEVICE = torch.device(os.environ.get("HVD_COMPRESS_TEST_DEVICE", "cpu"))
@@ -75,6 +76,16 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for module in (launcher, restorer):
         monkeypatch.setattr(module, "launch", counting)
     return counts
+
+
+def test_who_asks_gets_them_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setenv(SWITCH, "1")
+    assert kernels_for(cpu) is None
+    kernels = kernels_for(cuda)
+    assert isinstance(kernels, TritonKernels)
+    assert TorchOps(cpu, kernels) != TorchOps(cpu)
+    assert TorchOps(cpu, kernels) == TorchOps(cpu, kernels)
 
 
 def numbers(size: int, dtype: str = "float32", seed: int = 0, special: bool = False) -> torch.Tensor:
