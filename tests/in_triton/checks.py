@@ -185,6 +185,15 @@ def test_the_largest_of_every_row(dtype: str, width: int) -> None:
     assert_same(FUSED.argmax_abs(turned), PLAIN.argmax_abs(turned))
 
 
+@pytest.mark.parametrize(("words", "dtype"), [(torch.int32, torch.float32), (torch.int64, torch.float64)], ids=str)
+def test_the_first_nan_of_any_bits_is_largest(words: torch.dtype, dtype: torch.dtype) -> None:
+    greatest = torch.iinfo(words).max
+    bits = torch.tensor([[0, greatest - 1, greatest], [0, 0, greatest]], dtype=words, device=DEVICE)
+    x = bits.view(dtype)
+    assert x.isnan().sum() == 3
+    assert FUSED.argmax_abs(x).tolist() == PLAIN.argmax_abs(x).tolist() == [1, 2]
+
+
 @EACH_DTYPE
 def test_what_is_not_finite_becomes_zero(dtype: str) -> None:
     for size in [0, *SIZES]:
