@@ -39,32 +39,10 @@ def run_workers(
         with ExitStack() as stack:
             started = []
             for rank in range(workers):
-                environment = {
-                    **os.environ,
-                    **(variables or {}),
-                    "HOROVOD_HOSTNAME": network.names[rank],
-                    "HOROVOD_RANK": str(rank),
-                    "HOROVOD_SIZE": str(workers),
-                    "HOROVOD_LOCAL_RANK": "0",
-                    "HOROVOD_LOCAL_SIZE": "1",
-                    "HOROVOD_CROSS_RANK": str(rank),
-                    "HOROVOD_CROSS_SIZE": str(workers),
-                    "HOROVOD_GLOO_RENDEZVOUS_ADDR": network.host_address,
-                    "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-                    "HOROVOD_GLOO_IFACE": network.interface(rank),
-                    "HOROVOD_CONTROLLER": "gloo",
-                    "HOROVOD_CPU_OPERATIONS": "gloo",
-                    "GLOO_SOCKET_IFNAME": network.interface(rank),
-                    "MASTER_ADDR": network.addresses[0],
-                    "MASTER_PORT": "29517",
-                    "RANK": str(rank),
-                    "WORLD_SIZE": str(workers),
-                    "OMP_NUM_THREADS": "1",
-                }
                 output = stack.enter_context(open(folder / f"output.{rank}", "w"))
                 process = subprocess.Popen(
                     network.command(rank, list(program)),
-                    env=environment,
+                    env={**os.environ, **(variables or {}), **_of_a_launcher(network, rank, port)},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -75,6 +53,31 @@ def run_workers(
             _wait(started, folder, seconds)
     finally:
         server.stop()
+
+
+def _of_a_launcher(network: Network, rank: int, port: int) -> dict[str, str]:
+    """Return the variables that Horovod's launcher would set for a rank, and those that torch.distributed reads."""
+    workers = str(len(network.names))
+    return {
+        "HOROVOD_HOSTNAME": network.names[rank],
+        "HOROVOD_RANK": str(rank),
+        "HOROVOD_SIZE": workers,
+        "HOROVOD_LOCAL_RANK": "0",
+        "HOROVOD_LOCAL_SIZE": "1",
+        "HOROVOD_CROSS_RANK": str(rank),
+        "HOROVOD_CROSS_SIZE": workers,
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": network.host_address,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        "HOROVOD_GLOO_IFACE": network.interface(rank),
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "GLOO_SOCKET_IFNAME": network.interface(rank),
+        "MASTER_ADDR": network.addresses[0],
+        "MASTER_PORT": "29517",
+        "RANK": str(rank),
+        "WORLD_SIZE": workers,
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def _wait(started: list[subprocess.Popen[bytes]], folder: Path, seconds: float) -> None:
