@@ -22,7 +22,7 @@ from rich.table import Table
 from support.methods import compression
 
 from hvd_compress import Simulator, names
-from hvd_compress.exchange.plan import LATE
+from hvd_compress.exchange.units import LATE
 
 WORKERS = "2,4,8,16,32,64"
 # A small model of the usual kinds: convolutions, a layer of features, their biases. 52,138 parameters.

@@ -205,8 +205,6 @@ def test_it_carries_what_it_says_and_nothing_else(library: Library, selection: A
         assert_close(back, kept, 0.0)
         total = ops.zeros(shape, spec.wide.dtype) + 2.0
         assert_close(codec.accumulate_(total, parts, spec, ops), kept + 2.0, 2e-7)
-        total = ops.zeros(shape, spec.wide.dtype) + 2.0
-        assert_close(codec.accumulate_(total, parts, spec, ops, 0.25), kept / 4.0 + 2.0, 2e-7)
 
 
 def test_position_bytes() -> None:

@@ -56,12 +56,10 @@ class Spectral(Codec):
         left, right = self._factors(parts, spec, ops)
         return ops.cast(ops.reshape(ops.matmul(left, right, transpose_a=True), spec.shape), spec.dtype)
 
-    def accumulate_(
-        self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps, weight: float = 1.0
-    ) -> Array:
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         left, right = self._factors(parts, spec, ops)
         matrix = ops.reshape(total, spec.matrix_shape)
-        return ops.reshape(ops.subtract_product_(matrix, left * -weight, right), spec.shape)
+        return ops.reshape(ops.subtract_product_(matrix, -left, right), spec.shape)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         (n, m), slots, dtype = spec.matrix_shape, self._slots(spec), spec.wide.dtype

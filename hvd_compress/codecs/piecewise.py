@@ -37,11 +37,9 @@ class Piecewise(Codec, ABC):
         return ops.put_by_pieces_(out, self.decoder(parts, spec, ops), self.unit)
 
     @final
-    def accumulate_(
-        self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps, weight: float = 1.0
-    ) -> Array:
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         # Sums are wide: the numbers need not be rounded to the gradient's type, nor fit into its range.
-        return ops.add_by_pieces_(total, self.decoder(parts, spec.wide, ops), self.unit, weight)
+        return ops.add_by_pieces_(total, self.decoder(parts, spec.wide, ops), self.unit)
 
     @final
     def subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:

@@ -74,10 +74,8 @@ class TopK(Codec):
     def _put_(self, zeros: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         return ops.put_(zeros, self.positions(parts, spec, ops), ops.cast(parts[1], spec.dtype))
 
-    def accumulate_(
-        self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps, weight: float = 1.0
-    ) -> Array:
-        values = ops.cast(parts[1], ops.dtype(total)) * weight
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        values = ops.cast(parts[1], ops.dtype(total))
         flat = ops.add_at_(ops.flatten(total), self.positions(parts, spec, ops), values)
         return ops.reshape(flat, ops.shape(total))
 

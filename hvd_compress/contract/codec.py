@@ -65,11 +65,9 @@ class Codec(Settings, ABC):
     def summable(self, spec: Spec) -> bool:
         """Return whether decode(sum of parts) = sum of decoded, so that an allreduce may carry the parts."""
 
-    def accumulate_(
-        self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps, weight: float = 1.0
-    ) -> Array:
-        """Return total + weight * decode(parts); `total` is donated. Sparse codecs touch only what they carry."""
-        return ops.add_(total, ops.cast(self.decode(parts, spec, ops), ops.dtype(total)), weight)
+    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+        """Return total + decode(parts); `total` is donated. Sparse codecs touch only what they carry."""
+        return ops.add_(total, ops.cast(self.decode(parts, spec, ops), ops.dtype(total)))
 
     def decode_to_(self, out: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         """Return decode(parts) in the shape of `out`, an array of `spec`'s size and type that is donated."""

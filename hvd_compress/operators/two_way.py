@@ -128,27 +128,27 @@ class TwoWay(Operator):
         declared = self.codec.payload(shard)
         return tuple(part[:count] for part, (count, _) in zip(parts, declared, strict=True))
 
-    def _sum(self, total: Array, received: list[Array], shard: Spec, ops: ArrayOps, weight: float = 1.0) -> Array:
-        """Return the donated total with what all ranks sent of a shard, each times a weight."""
-        for i in range(ops.shape(received[0])[0] if shard.size else 0):
+    def _average(self, total: Array, received: list[Array], shard: Spec, ops: ArrayOps) -> Array:
+        """Return the mean over ranks of what they sent of a shard, each with the donated total / W added."""
+        # The mean is made of the sum: votes are whole numbers, and ties among them are found only while they are.
+        world = ops.shape(received[0])[0]
+        for i in range(world if shard.size else 0):
             row = self._own_parts(tuple(part[i] for part in received), shard)
-            total = self.codec.accumulate_(total, row, shard, ops, weight)
-        return total
+            total = self.codec.accumulate_(total, row, shard, ops)
+        return ops.scale_(total, 1.0 / world)
 
     def _serve(
         self, received: list[Array], state: State, context: Context, shards: list[Spec], key: tuple[Any, ...]
     ) -> tuple[tuple[Array, ...], State]:
         """Return the encoded average of this rank's shard, and the state with what the encoding lost."""
-        ops, shard, world = context.ops, shards[context.rank], context.world_size
+        ops, shard = context.ops, shards[context.rank]
         remembers = self.server_feedback and context.memory_scale is not None
         if remembers:
             # It is added up where the memory is, so that nothing of the shard's size is made.
-            memory = ops.scale_(state["server"][: shard.size], context.memory_scale)
-            average = self._sum(memory, received, shard, ops, 1.0 / world)
+            owed = ops.scale_(state["server"][: shard.size], context.memory_scale * float(context.world_size))
         else:
-            # Votes are whole numbers, and ties among them are found only while they are.
-            zeros = ops.zeros(shard.shape, wide_dtype(shard.dtype))
-            average = ops.scale_(self._sum(zeros, received, shard, ops), 1.0 / world)
+            owed = ops.zeros(shard.shape, wide_dtype(shard.dtype))
+        average = self._average(owed, received, shard, ops)
         served = self._encode(ops.cast(average, shard.dtype), shards[0], ops, key)
         if not remembers:
             return served, state
