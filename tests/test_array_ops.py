@@ -184,15 +184,18 @@ def test_products_of_thin_factors_in_any_layout(library: Library, r: int) -> Non
     assert_close(ops.subtract_product_(turned, left, right), x - a.T @ b, 1e-13)
 
 
-@pytest.mark.parametrize("n", [5, 37, 64])
-@pytest.mark.parametrize("r", [1, 4, 5])
-def test_products_of_thin_factors_are_the_same_on_any_number_of_threads(n: int, r: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "m"), [(5, 2050), (37, 2050), (64, 2050), (8, 17), (8, 100), (12, 33), (511, 300), (513, 300), (4099, 40)]
+)
+@pytest.mark.parametrize("r", [1, 4, 5, 6, 8])
+def test_products_of_thin_factors_are_the_same_on_any_number_of_threads(n: int, m: int, r: int) -> None:
     random = torch.Generator().manual_seed(0)
-    left, right = torch.randn(r, n, generator=random), torch.randn(r, 2050, generator=random)
+    r = min(r, n)  # as factors of an n by m matrix are
+    left, right = torch.randn(r, n, generator=random), torch.randn(r, m, generator=random)
     before = torch.get_num_threads()
     found = set()
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 4, 8):
             torch.set_num_threads(threads)
             found.add(bits(ops_of(left).matmul(left, right, transpose_a=True)))
     finally:

@@ -13,6 +13,7 @@ from hvd_compress import (
     AllReduce,
     BlockSign,
     Cast,
+    ConfigurationError,
     CyclicTopK,
     DistEFBlockSGD,
     DistEFBlockSGDM,
@@ -27,10 +28,11 @@ from hvd_compress import (
     TopK,
     TwoWay,
 )
-from hvd_compress.contract import Codec, Operator, Spec
-from hvd_compress.exchange import make_plan, units
+from hvd_compress.contract import AllGather as Gathered
+from hvd_compress.contract import Codec, Collective, Operator, Spec
+from hvd_compress.exchange import Worker, make_plan, units
 
-SCALECOM = ScaleCom(16, min_size=0)
+SCALECOM, SCALECOM_OF_FOUR = ScaleCom(16, min_size=0), ScaleCom(4, min_size=0)
 BLOCKWISE = [
     SCALECOM,
     DistEFBlockSGD(),
@@ -50,7 +52,7 @@ OTHERS = [
 MANY = units.MANY + 1
 
 
-def small(count: int = MANY, shape: tuple[int, ...] = (8, 32)) -> dict[str, tuple[int, ...]]:
+def small(count: int = MANY, shape: tuple[int, ...] = (8, 128)) -> dict[str, tuple[int, ...]]:
     return {f"w{i:03}": shape for i in range(count)}
 
 
@@ -96,13 +98,38 @@ def test_large_ones_stay_alone_and_units_stay_short() -> None:
     assert [len(unit) for unit in plan_units(SCALECOM, full)] == [256, 256, 256, 256, 1]
 
 
-def test_units_reach_over_no_more_gradients_than_a_bucket_has() -> None:
-    """A bucket starts with its last gradient: a unit from both ends of the model would hold up the first bucket."""
-    large = {"between": (1000, 1000)}
-    first, second = (dict(list(small(80).items())[half]) for half in (slice(40), slice(40, 80)))
-    shapes = {**first, **large, **second}
-    assert plan_units(SCALECOM, shapes, bucket_bytes=1e6) == [("between",), tuple(first), tuple(second)]
-    assert plan_units(SCALECOM, shapes) == [("between",), (*first, *second)]
+def test_buckets_have_no_say_in_what_is_joined() -> None:
+    """What is remembered belongs to units, and must not depend on what travels together."""
+    shapes = {**small(40), "between": (1000, 1000), **small(80)}
+    for bucket_bytes in (1e4, 1e6, float("inf")):
+        assert plan_units(SCALECOM, shapes, bucket_bytes=bucket_bytes) == [("between",), tuple(small(80))]
+
+
+def test_tensors_of_few_blocks_stay_alone() -> None:
+    """They would share the scales, or the places, of their neighbours."""
+    shapes = small(MANY, (1023,))
+    assert plan_units(DistEFBlockSGD(), shapes) == [(name,) for name in shapes]
+    assert plan_units(DistEFBlockSGD(), small(MANY, (1024,))) == [tuple(shapes)]
+
+
+@pytest.mark.parametrize("compressor", BLOCKWISE, ids=repr)
+@pytest.mark.parametrize("world", [1, 3])
+def test_neighbours_are_noticed_in_the_blocks_at_the_ends_only(compressor: Operator, world: int) -> None:
+    """However large what stands before and after a tensor is."""
+    shapes = small(MANY, (1061,))
+    own, length = f"w{MANY // 2:03}", max(1, compressor.block_length)
+    found = []
+    for factor in (1.0, 1e3):
+        made = simulator(compressor, world, shapes)
+        for step in range(3):
+            gradients = [
+                {name: x if name == own else factor * x for name, x in g.items()}
+                for g in normal_gradients(world, step, shapes)
+            ]
+            means = made.step(NUMPY.arrays(gradients))[0]
+        found.append(means[own][length:-length])
+    assert len(found[0]) >= 2 * length
+    assert bits(found[0]) == bits(found[1])
 
 
 def test_only_what_is_alike_is_joined() -> None:
@@ -119,7 +146,7 @@ def test_only_what_is_alike_is_joined() -> None:
 @pytest.mark.parametrize("compressor", BLOCKWISE, ids=repr)
 @pytest.mark.parametrize("world", [1, 3])
 def test_it_is_what_joined_does(compressor: Operator, world: int, library: Library) -> None:
-    shapes = small(MANY, (3, 7))
+    shapes = small(MANY, (3, 347))
     explicit = simulator(Joined(compressor, 50), world, shapes, library)
     joined = simulator(compressor, world, shapes, library)
     assert run(joined, shapes, library) == run(explicit, shapes, library)
@@ -140,7 +167,7 @@ def test_where_blocks_end_with_tensors_one_worker_cannot_tell(
 
 def test_nothing_is_lost() -> None:
     """What was sent and what is owed add up to all gradients, parameter by parameter."""
-    shapes = small(MANY, (3, 7))
+    shapes = small(MANY, (3, 27))
     made = Simulator(SCALECOM, 2)
     sent = {name: np.zeros(shape) for name, shape in shapes.items()}
     total = {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -156,5 +183,30 @@ def test_nothing_is_lost() -> None:
 
 
 def test_what_is_inside_says_so() -> None:
-    assert CyclicTopK().blockwise and not CyclicTopK(selection="exact").blockwise
-    assert Cast().blockwise and Identity().blockwise
+    assert (CyclicTopK(64).block_length, CyclicTopK(64, selection="exact").block_length) == (64, 0)
+    assert (TopK(0.01, selection="chunked").block_length, TopK(0.01).block_length) == (100, 0)
+    assert (Cast().block_length, Identity().block_length, BlockSign().block_length) == (1, 1, 0)
+
+
+def test_a_state_of_other_units_is_refused_by_name() -> None:
+    shapes = small(70, (16,))
+    names = list(shapes)
+
+    def worker(kinds: Mapping[str, int]) -> Worker:
+        parameters = [(name, Spec(shape, "float32")) for name, shape in shapes.items()]
+        made = Worker(make_plan(SCALECOM_OF_FOUR, parameters, 1, allow_larger=True, kinds=kinds), 0, 1)
+        exchange = made.begin(0, NUMPY.arrays(normal_gradients(1, 0, shapes))[0])
+        while not exchange.done:
+            exchange.answer([_alone(fused.request) for fused in exchange.pending])
+        made.finish(0, exchange)
+        made.end_step()
+        return made
+
+    joined = worker({})
+    joined.load_state_dict(joined.state_dict())
+    with pytest.raises(ConfigurationError, match="1 units of the same parameters, this run has 70 others"):
+        worker({name: i for i, name in enumerate(names)}).load_state_dict(joined.state_dict())
+
+
+def _alone(request: Collective) -> np.ndarray:
+    return request.array[None] if isinstance(request, Gathered) else request.array

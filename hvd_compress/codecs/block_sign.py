@@ -52,8 +52,8 @@ class BlockSign(Piecewise):
         return not self.scaled
 
     @property
-    def blockwise(self) -> bool:
-        return self.block > 0
+    def block_length(self) -> int:
+        return self.block
 
     def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
         flat = ops.flatten(array)

@@ -103,8 +103,8 @@ class TopK(Codec):
         return False
 
     @property
-    def blockwise(self) -> bool:
-        return self.selection == "chunked"
+    def block_length(self) -> int:
+        return chunk_of(self.ratio) if self.selection == "chunked" else 0
 
     @property
     def whole(self) -> bool:

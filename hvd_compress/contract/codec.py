@@ -104,9 +104,9 @@ class Codec(Settings, ABC):
         return False
 
     @property
-    def blockwise(self) -> bool:
-        """Whether blocks of a set number of consecutive elements are written and read as each would be by itself."""
-        return self.elementwise
+    def block_length(self) -> int:
+        """Elements of the consecutive blocks that are written and read as each would be by itself; 0: none."""
+        return 1 if self.elementwise else 0
 
     def lossless(self, spec: Spec) -> bool:
         """Return whether decode(encode(x)) = x for every such x, so that nothing is left for a residual."""

@@ -162,12 +162,13 @@ class Operator(Settings, ABC):
         return False
 
     @property
-    def blockwise(self) -> bool:
-        """Whether blocks of so many consecutive elements are exchanged about as each would be by itself.
+    def block_length(self) -> int:
+        """Elements of the consecutive blocks that are exchanged about as each would be by itself; 0: there are none.
 
-        It matters little then where one small tensor ends and the next begins: where there are many, they are joined.
+        Small tensors of several blocks notice their neighbours at their ends only: where there are many, they are
+        joined.
         """
-        return False
+        return 0
 
     @property
     def unit_bytes(self) -> float:

@@ -95,7 +95,7 @@ def make_plan(
     _check_parameters(parameters)
     group_of = {name: g for g, names in enumerate(groups) for name in names}
     alike = {name: ((kinds or {}).get(name), group_of.get(name)) for name, _ in parameters}
-    units = make_units(compressor, parameters, world_size, allow_larger, alike, bucket_bytes)
+    units = make_units(compressor, parameters, world_size, allow_larger, alike)
     _warn_of_larger(compressor, units, world_size)
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())

@@ -24,22 +24,23 @@ class UnitStates:
         self._world_size = world_size
         self._states: dict[str, State] = {}
         self._together: dict[str, tuple[SmallUnits, State]] = {}
+        self._group_of: dict[str, str] = {}
         self._loaded: dict[str, Mapping[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget everything."""
-        self._states, self._together, self._loaded = {}, {}, {}
+        self._states, self._together, self._group_of, self._loaded = {}, {}, {}, {}
 
     def load(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over leaves by unit and path, as `saved_leaves` returns them; other units keep what they have."""
-        self._take_apart()
-        self._loaded = dict(saved)
-        for name in self._loaded:
+        self._loaded.update(saved)
+        for name in saved:
+            self._take_apart(name)
             self._states.pop(name, None)
 
     def take(self, unit: Unit, ops: ArrayOps) -> State:
         """Return the state of a unit, which is the caller's from now on; at first the initial one."""
-        self._take_apart()
+        self._take_apart(unit.name)
         state = self._states.pop(unit.name, None)
         if state is not None:
             return state
@@ -56,20 +57,21 @@ class UnitStates:
         """Return the state of units that are exchanged as one."""
         if not group.remembers:
             return {}
-        held = self._together.pop(group.name, None)
+        held = self._together.get(group.name)
         if held is not None and held[0].units == group.units:
+            self._forget(group)
             return held[1]
-        self._together.update({} if held is None else {group.name: held})
         return _joined([self.take(unit, ops) for unit in group.units], ops)
 
     def keep_together(self, group: SmallUnits, state: State) -> None:
         """Keep the state of units that were exchanged as one."""
         if group.remembers:
             self._together[group.name] = (group, state)
+            self._group_of.update({unit.name: group.name for unit in group.units})
 
     def of(self, unit: Unit) -> State | None:
         """Return the state of a unit, if it has any yet; it is not the caller's."""
-        self._take_apart()
+        self._take_apart(unit.name)
         if unit.name in self._loaded:
             loaded = self._loaded[unit.name]
             return loaded_state(unit, loaded, _ops_of_leaves(loaded), self._world_size)
@@ -77,7 +79,7 @@ class UnitStates:
 
     def saved_leaves(self, unit: Unit) -> dict[str, Any]:
         """Return copies of a unit's leaves by path."""
-        self._take_apart()
+        self._take_apart(unit.name)
         if unit.name in self._loaded:
             return {path: copied(x) for path, x in self._loaded[unit.name].items()}
         return saved_leaves(unit, self._states.get(unit.name, {}), self._world_size)
@@ -88,12 +90,18 @@ class UnitStates:
         for tree in (*states, *self._loaded.values()):
             yield from (array for _, array in walk(tree))
 
-    def _take_apart(self) -> None:
-        """Give every unit its own part of what is held together."""
-        for group, state in self._together.values():
+    def _take_apart(self, name: str) -> None:
+        """Give each unit that is held together with this one its own part."""
+        if name in self._group_of:
+            group, state = self._together[self._group_of[name]]
+            self._forget(group)
             parts = _parted(state, group, ops_of(next(array for _, array in walk(state))))
             self._states.update({unit.name: part for unit, part in zip(group.units, parts, strict=True)})
-        self._together = {}
+
+    def _forget(self, group: SmallUnits) -> None:
+        del self._together[group.name]
+        for unit in group.units:
+            del self._group_of[unit.name]
 
 
 def _joined(states: Sequence[State], ops: ArrayOps) -> State:

@@ -47,6 +47,8 @@ class Unit:
 # joined into units of up to so many bytes: each of them would take longer by itself than its bytes are worth.
 SMALL = 2**16
 MANY, _JOINED = 64, 2.0**22
+# Blocks that a tensor has at least to be joined with others: those at its ends may reach over them.
+_BLOCKS = 4
 
 Parameter = tuple[str, Spec]
 
@@ -61,14 +63,12 @@ class _Run:
         dtype: element type.
         kind: whatever else tells those apart that nobody asked to join.
         limit: bytes of a unit, > 0.
-        span: bytes of all gradients, others included, from the first tensor of a unit to its last.
     """
 
     operator: Operator
     dtype: str
     kind: Hashable
     limit: float
-    span: float
 
 
 def make_units(
@@ -77,7 +77,6 @@ def make_units(
     world_size: int,
     allow_larger: bool,
     kinds: Mapping[str, Hashable],
-    bucket_bytes: float,
 ) -> list[Unit]:
     """Return units: compressed ones of the operator's granularity, the others tensor by tensor.
 
@@ -87,13 +86,11 @@ def make_units(
         world_size: number of workers.
         allow_larger: compress also what does not become smaller.
         kinds: small tensors are joined of the plan's own accord only where these are equal.
-        bucket_bytes: a unit of such does not reach over more gradients than that, so that its bucket need not wait.
     """
     chosen = [operator_of(compressor, spec).for_parameter(name, spec) for name, spec in parameters]
-    runs = _runs(parameters, chosen, kinds, bucket_bytes)
+    runs = _runs(parameters, chosen, kinds)
     units: list[Unit] = []
-    filled: dict[_Run, tuple[float, list[Parameter]]] = {}
-    passed = 0.0
+    filled: dict[_Run, list[Parameter]] = {}
     for (name, spec), operator, run in zip(parameters, chosen, runs, strict=True):
         if spec.size == 0 or not operator.compresses(spec):
             stand_in = dense_stand_in(operator, spec) if spec.size else dense_operator(spec)
@@ -101,22 +98,17 @@ def make_units(
         elif run is None:
             units.append(_unit(((name, spec),), spec, operator, world_size, allow_larger))
         else:
-            start, members = filled.pop(run, (passed, []))
-            full = sum(s.nbytes for _, s in members) + spec.nbytes > run.limit
-            if members and (full or passed + spec.nbytes - start > run.span):
+            members = filled.pop(run, [])
+            if members and sum(s.nbytes for _, s in members) + spec.nbytes > run.limit:
                 units.append(_joined(members, run.operator, world_size, allow_larger))
-                start, members = passed, []
-            filled[run] = (start, [*members, (name, spec)])
-        passed += spec.nbytes
-    units += [_joined(members, run.operator, world_size, allow_larger) for run, (_, members) in filled.items()]
+                members = []
+            filled[run] = [*members, (name, spec)]
+    units += [_joined(members, run.operator, world_size, allow_larger) for run, members in filled.items()]
     return units
 
 
 def _runs(
-    parameters: Sequence[Parameter],
-    chosen: Sequence[Operator],
-    kinds: Mapping[str, Hashable],
-    bucket_bytes: float,
+    parameters: Sequence[Parameter], chosen: Sequence[Operator], kinds: Mapping[str, Hashable]
 ) -> list[_Run | None]:
     """Return what each parameter is joined by: its operator, or the plan where there are many small ones."""
 
@@ -125,15 +117,21 @@ def _runs(
             if spec.size == 0 or not operator.compresses(spec):
                 yield None
             elif operator.unit_bytes > 0:
-                yield _Run(operator, spec.dtype, None, operator.unit_bytes, float("inf"))
-            elif operator.blockwise and not operator.elementwise and spec.nbytes <= SMALL:
-                yield _Run(operator, spec.dtype, (kinds.get(name),), _JOINED, bucket_bytes)
+                yield _Run(operator, spec.dtype, None, operator.unit_bytes)
+            elif spec.nbytes <= SMALL and _may_be_joined(operator, spec):
+                yield _Run(operator, spec.dtype, (kinds.get(name),), _JOINED)
             else:
                 yield None
 
     runs = list(found())
     members = Counter(run for run in runs if run is not None)
     return [run if run is None or run.kind is None or members[run] > MANY else None for run in runs]
+
+
+def _may_be_joined(operator: Operator, spec: Spec) -> bool:
+    """Return whether it matters little where such a tensor ends and the next begins."""
+    # What is exchanged by element is joined at every step anew, without a say in what units and states are.
+    return not operator.elementwise and 0 < _BLOCKS * operator.block_length <= spec.size
 
 
 def _joined(members: list[Parameter], operator: Operator, world_size: int, allow_larger: bool) -> Unit:

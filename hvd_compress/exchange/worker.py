@@ -19,7 +19,7 @@ from .small_units import SmallUnits, small_units
 from .states import UnitStates, copied, initial_leaves
 from .units import Unit
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 # What becomes of residuals when the compressor changes.
 Residual = Literal["keep", "flush", "drop"]
 
@@ -222,6 +222,7 @@ class Worker:
         units = {
             unit.name: {
                 "shape": list(unit.spec.shape),
+                "parameters": [name for name, _ in unit.parameters],
                 "operator": repr(unit.operator),
                 "leaves": self._states.saved_leaves(unit),
             }
@@ -293,6 +294,15 @@ class Worker:
                     f"The saved compression state has {name} {saved.get(name)!r}, this run has {value!r}; load what "
                     "this rank saved in a run with the same settings, or start without it."
                 )
+        planned_names = [[name for name, _ in unit.parameters] for unit in self.plan.units]
+        found_names = [list(unit["parameters"]) for unit in saved["units"].values()]
+        same_parameters = {name for unit in planned_names for name in unit} == {n for unit in found_names for n in unit}
+        if same_parameters and sorted(planned_names) != sorted(found_names):
+            raise ConfigurationError(
+                f"The saved compression state is of {len(found_names)} units of the same parameters, this run has "
+                f"{len(planned_names)} others; give the optimizer the same parameter groups, devices and order of "
+                "parameters as then: they decide which tensors are joined."
+            )
         planned = {unit.name: list(unit.spec.shape) for unit in self.plan.units}
         found = {name: list(unit["shape"]) for name, unit in saved["units"].items()}
         for name in sorted(planned.keys() | found.keys()):

@@ -76,8 +76,8 @@ class Method(Operator):
 
     @property
     @final
-    def blockwise(self) -> bool:
-        return self._made.blockwise
+    def block_length(self) -> int:
+        return self._made.block_length
 
     @property
     @final

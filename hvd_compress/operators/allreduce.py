@@ -53,8 +53,8 @@ class AllReduce(Operator):
         return self.codec.elementwise
 
     @property
-    def blockwise(self) -> bool:
-        return self.codec.blockwise
+    def block_length(self) -> int:
+        return self.codec.block_length
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, codec = context.ops, context.spec, self.codec

@@ -70,8 +70,8 @@ class CyclicTopK(Operator):
         return self.chunk > 1 and spec.size >= self.min_size
 
     @property
-    def blockwise(self) -> bool:
-        return self.selection == "chunked"
+    def block_length(self) -> int:
+        return self.chunk if self.selection == "chunked" else 0
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, shards = context.ops, context.spec, self._shards(context.spec, context.world_size)

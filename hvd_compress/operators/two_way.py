@@ -68,8 +68,8 @@ class TwoWay(Operator):
         return {"server": Leaf(shards_of(spec, world_size)[0].shape, spec.wide.dtype, Scope.SHARDED)}
 
     @property
-    def blockwise(self) -> bool:
-        return self.codec.blockwise
+    def block_length(self) -> int:
+        return self.codec.block_length
 
     def exchange(self, grad: Array, state: State, context: Context) -> Exchange:
         ops, spec, world = context.ops, context.spec, context.world_size

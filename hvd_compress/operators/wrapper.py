@@ -82,8 +82,8 @@ class Wrapper(Operator, ABC):
         return self.by_element and not asks_for_more and isinstance(self.inner, Operator) and self.inner.elementwise
 
     @property
-    def blockwise(self) -> bool:
-        return self.by_element and self.inner.blockwise
+    def block_length(self) -> int:
+        return self.inner.block_length if self.by_element else 0
 
     @property
     def unit_bytes(self) -> float:

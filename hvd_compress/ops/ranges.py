@@ -16,19 +16,26 @@ def norms_of_rows(x: Array, plain: Callable[[Array], Array], ops: ArrayOps) -> A
     """Return the norm of each row, as a column: (r, m) -> (r, 1).
 
     Rows whose largest number is very small or very large are multiplied by a power of 2 first, which rounds nothing. On
-    a processor that is looked for, and nearly never needed.
+    a processor that is looked for, and done to those rows alone.
 
     Args:
         x: float32 or float64.
         plain: returns the norms of rows whose squares are in range.
         ops: that x belongs to.
     """
-    dtype = ops.dtype(x)
-    small, large, shift = _limits(dtype)
+    small, large, _ = _limits(ops.dtype(x))
     if ops.piecewise:
         found = plain(x)
-        if ((found > small) & (found < large)).all():
-            return found
+        safe = ((found > small) & (found < large))[:, 0]
+        if not safe.all():
+            found[~safe] = _scaled_norms(x[~safe], plain, ops)
+        return found
+    return _scaled_norms(x, plain, ops)
+
+
+def _scaled_norms(x: Array, plain: Callable[[Array], Array], ops: ArrayOps) -> Array:
+    dtype = ops.dtype(x)
+    small, large, shift = _limits(dtype)
     largest = ops.row_maxima(x)
     ones = ops.zeros(ops.shape(largest), dtype) + 1.0
     factors = ops.where(largest < small, shift, ops.where(largest > large, 1.0 / shift, ones))
