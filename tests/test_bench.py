@@ -393,6 +393,7 @@ def test_the_network_command(tmp_path: Path) -> None:
         (("-w", "2"), "warmup=2"),
         (("--seconds", "0"), "seconds=0.0"),
         (("--rates", ""), "rates"),
+        (("--rates", "1gbit,1furlong"), "rate '1furlong'"),
         (("--workers", "two"), "'two'"),
     ],
 )

@@ -138,8 +138,8 @@ def check_against_the_paper(compressor: Method, momentum: float, by_tensor: bool
     [
         (DistEFSGD(), 0.0, False),
         (DistEFSGDM(), 0.9, False),
-        (DistEFBlockSGD(), 0.0, True),
-        (DistEFBlockSGDM(momentum=0.5), 0.5, True),
+        (DistEFBlockSGD(BlockSign(block=256)), 0.0, True),
+        (DistEFBlockSGDM(BlockSign(block=256), momentum=0.5), 0.5, True),
     ],
     ids=lambda value: repr(value) if isinstance(value, Method) else None,
 )
@@ -150,7 +150,7 @@ def test_the_paper(world: int, compressor: Method, momentum: float, by_tensor: b
 
 def test_the_paper_in_every_library(library: Library) -> None:
     check_against_the_paper(DistEFSGDM(), 0.9, False, 3, library)
-    check_against_the_paper(DistEFBlockSGD(), 0.0, True, 2, library)
+    check_against_the_paper(DistEFBlockSGD(BlockSign(block=256)), 0.0, True, 2, library)
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -178,8 +178,8 @@ def test_the_ratio_can_be_left_out(world: int) -> None:
 def test_a_constant_rate_has_ratio_one() -> None:
     """Bit by bit what it is without ratios, from the first step on; no ratio is anything but a number."""
     gradients = gradients_of(3, 6)
-    followed, _ = run(DistEFBlockSGDM(), gradients, [0.3] * 6)
-    left_out, _ = run(DistEFBlockSGDM(follow_step_size=False), gradients, [0.3] * 6)
+    followed, _ = run(DistEFBlockSGDM(BlockSign(block=256)), gradients, [0.3] * 6)
+    left_out, _ = run(DistEFBlockSGDM(BlockSign(block=256), follow_step_size=False), gradients, [0.3] * 6)
     for a, b in zip(followed, left_out, strict=True):
         assert np.isfinite(a).all()
         assert bits(a) == bits(b)
@@ -200,7 +200,7 @@ def schedule(steps: int) -> list[float]:
     ("compressor", "momentum", "world", "steps"),
     [
         (DistEFSGDM(), 0.9, 3, 200),
-        (DistEFBlockSGDM(momentum=0.5), 0.5, 3, 200),
+        (DistEFBlockSGDM(BlockSign(block=256), momentum=0.5), 0.5, 3, 200),
         (DistEFSGD(), 0.0, 4, 100),
         (DistEFBlockSGDM(OneBit(), block=64e-6), 0.9, 2, 100),
         (DistEFSGDM(Scaled(OneBit(), 0.5)), 0.9, 1, 100),
@@ -285,8 +285,10 @@ def _torch(x: Any) -> torch.Tensor:
 
 def test_weight_decay_is_added_uncompressed(world_size: int) -> None:
     """The update is that without decay, plus lambda x and its own momentum, exactly."""
-    plain = Simulator(DistEFBlockSGDM(), world_size, learning_rate=0.1, allow_larger=True)
-    decayed = Simulator(DistEFBlockSGDM(weight_decay=0.05), world_size, learning_rate=0.1, allow_larger=True)
+    plain = Simulator(DistEFBlockSGDM(BlockSign(block=256)), world_size, learning_rate=0.1, allow_larger=True)
+    decayed = Simulator(
+        DistEFBlockSGDM(BlockSign(block=256), weight_decay=0.05), world_size, learning_rate=0.1, allow_larger=True
+    )
     x, buffer = normal_gradients(1, 7, SHAPES)[0], np.zeros(SIZE)
     for step in range(5):
         gradients = normal_gradients(world_size, step, SHAPES)
@@ -306,7 +308,7 @@ def test_blocks_lose_no_more_than_one_block(scales: list[float], seed: int) -> N
     model = normal_gradients(1, 0, SHAPES, seed)[0]
     gradient = {name: 10.0**s * x for (name, x), s in zip(model.items(), scales, strict=True)}
     lost = {}
-    for name, compressor in {"one": DistEFSGD(), "block": DistEFBlockSGD()}.items():
+    for name, compressor in {"one": DistEFSGD(), "block": DistEFBlockSGD(BlockSign(block=256))}.items():
         updates, _ = run(compressor, [[gradient]], [0.1])
         lost[name] = float(np.sum((flat(gradient) - updates[0]) ** 2))
     assert lost["block"] <= lost["one"] * (1 + 1e-12)
@@ -321,7 +323,9 @@ def test_identical_workers_are_one(world: int) -> None:
     vectors = [np.random.default_rng([8, step]).standard_normal(SIZE) for step in range(steps)]
     together, _ = run(DistEFSGDM(), [[{"w": v}] * world for v in vectors], rates)
     cut = shard_blocks(SIZE, world)
-    alone, _ = run(DistEFBlockSGDM(), [[{f"w{a}": v[a:b] for a, b in cut if a < b}] for v in vectors], rates)
+    alone, _ = run(
+        DistEFBlockSGDM(BlockSign(block=256)), [[{f"w{a}": v[a:b] for a, b in cut if a < b}] for v in vectors], rates
+    )
     for a, b in zip(together, alone, strict=True):
         assert_close(a, b, 1e-12)
 
@@ -333,13 +337,15 @@ def test_any_length_over_any_number_of_workers(size: int, world: int, seed: int)
     rates = [0.1, 0.1, 0.01]
     blocks = pieces([(0, size)], shard_blocks(size, world))
     paper = dist_ef([[g["w"] for g in own] for own in gradients], rates, block_sign(blocks), 0.9)
-    for found, expected in zip(run(DistEFBlockSGDM(), gradients, rates)[0], paper.updates, strict=True):
+    for found, expected in zip(
+        run(DistEFBlockSGDM(BlockSign(block=256)), gradients, rates)[0], paper.updates, strict=True
+    ):
         assert_close(found, expected, 1e-11)
 
 
 def test_megabytes_make_blocks_of_neighbours() -> None:
     for block, units in (("tensor", ["a", "b", "c", "d"]), (64e-6, ["a", "b..c", "d"]), (1, ["a..d"])):
-        _, simulator = run(DistEFBlockSGDM(block=block), gradients_of(2, 1), [0.1])
+        _, simulator = run(DistEFBlockSGDM(BlockSign(block=256), block=block), gradients_of(2, 1), [0.1])
         assert sorted(unit.name for unit in simulator.plan.units) == units
     _, simulator = run(DistEFSGD(), gradients_of(2, 1), [0.1])
     assert [unit.name for unit in simulator.plan.units] == ["a..d"]

@@ -35,8 +35,8 @@ from hvd_compress.exchange import Worker, make_plan, units
 SCALECOM, SCALECOM_OF_FOUR = ScaleCom(16, min_size=0), ScaleCom(4, min_size=0)
 BLOCKWISE = [
     SCALECOM,
-    DistEFBlockSGD(),
-    DistEFBlockSGDM(weight_decay=0.01),
+    DistEFBlockSGD(BlockSign(block=256)),
+    DistEFBlockSGDM(BlockSign(block=256), weight_decay=0.01),
     StepSizeScaling(ErrorFeedback(TwoWay(BlockSign(block=16)))),
     AllGather(TopK(0.05, selection="chunked", min_size=0)),
     TwoWay(Cast("bfloat16")),
@@ -108,8 +108,8 @@ def test_buckets_have_no_say_in_what_is_joined() -> None:
 def test_tensors_of_few_blocks_stay_alone() -> None:
     """They would share the scales, or the places, of their neighbours."""
     shapes = small(MANY, (1023,))
-    assert plan_units(DistEFBlockSGD(), shapes) == [(name,) for name in shapes]
-    assert plan_units(DistEFBlockSGD(), small(MANY, (1024,))) == [tuple(shapes)]
+    assert plan_units(DistEFBlockSGD(BlockSign(block=256)), shapes) == [(name,) for name in shapes]
+    assert plan_units(DistEFBlockSGD(BlockSign(block=256)), small(MANY, (1024,))) == [tuple(shapes)]
 
 
 @pytest.mark.parametrize("compressor", BLOCKWISE, ids=repr)

@@ -11,6 +11,7 @@ from cases import ROWS, Row, normal_gradients, parts_of, wide
 import hvd_compress as hc
 from hvd_compress import (
     AllGather,
+    BlockSign,
     ByName,
     Cast,
     ConfigurationError,
@@ -87,7 +88,13 @@ def test_schedules_of_joined_units_compress(plain: Any, scheduled: Any) -> None:
 
 @pytest.mark.parametrize(
     "after",
-    [DistEFSGDM(), DistEFBlockSGDM(), DistEFBlockSGDM(follow_step_size=False), Momentum(Identity()), MemSGD(0.5)],
+    [
+        DistEFSGDM(),
+        DistEFBlockSGDM(BlockSign(block=256)),
+        DistEFBlockSGDM(BlockSign(block=256), follow_step_size=False),
+        Momentum(Identity()),
+        MemSGD(0.5),
+    ],
     ids=repr,
 )
 def test_a_residual_that_is_kept_is_sent_once(after: Any) -> None:

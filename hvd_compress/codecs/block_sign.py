@@ -29,18 +29,21 @@ class BlockSign(Piecewise):
         block: elements of a block, the last one shorter; 0 makes the whole array one block.
         scaled: multiply by mean|x|. Otherwise C(x) = sign(x), which is a direction and no estimate of x: averages of
             such signs are votes. The one scale that travels is then 1, or NaN where x is not finite: all see it.
+        min_size: tensors with fewer elements travel dense; 0: none do.
 
     Raises:
-        ConfigurationError: block is negative, or given without scales.
+        ConfigurationError: block or min_size is negative, or block is given without scales.
 
     Source: Zheng, Huang, Kwok 2019 (arXiv:1905.10936), section 3.3; Bernstein et al. 2018 (arXiv:1802.04434) for signs.
     """
 
     block: int = 0
     scaled: bool = True
+    min_size: int = 0
 
     def __post_init__(self) -> None:
         check_at_least(self, "block", self.block, 0)
+        check_at_least(self, "min_size", self.min_size, 0)
         if self.block and not self.scaled:
             raise ConfigurationError(
                 f"BlockSign(block={self.block!r}, scaled=False): signs without scale have no blocks; leave one of the "
@@ -50,6 +53,9 @@ class BlockSign(Piecewise):
     @property
     def votes(self) -> bool:
         return not self.scaled
+
+    def compresses(self, spec: Spec) -> bool:
+        return spec.size >= self.min_size
 
     @property
     def block_length(self) -> int:

@@ -15,8 +15,8 @@ from .method import Method
 
 _ONE_SCALE = BlockSign()
 # The scale of a whole layer is far off where a few elements are much larger than the others; one for every 256 elements
-# costs one bit more for every eight.
-_SMALL_BLOCKS = BlockSign(block=256)
+# costs one bit more for every eight. Tensors below 4 KB are a small share of the bytes, and would be most of the work.
+_SMALL_BLOCKS = BlockSign(block=256, min_size=1024)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +107,8 @@ class DistEFBlockSGD(_DistEF):
     """`DistEFSGD` by blocks: each has a scale of its own.
 
     Args:
-        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them.
+        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them, and
+            leaves tensors of fewer than 1024 elements dense, with the same momentum if any.
         block: "tensor", or the megabytes (10^6 bytes) of tensors that are joined, > 0; 50 in the authors' code for
             ImageNet. The other settings are those of `DistEFSGD`.
 
@@ -130,7 +131,8 @@ class DistEFBlockSGDM(_DistEF):
     """`DistEFSGDM` by blocks: each has a scale of its own.
 
     Args:
-        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them.
+        codec: C; `BlockSign()` has one scale a block and shard, the default one for every 256 elements of them, and
+            leaves tensors of fewer than 1024 elements dense, with the same momentum if any.
         momentum: mu, 0 <= mu < 1, also of the weight decay; the optimizer must have none.
         block: "tensor", or the megabytes (10^6 bytes) of tensors that are joined, > 0; 50 in the authors' code for
             ImageNet. The other settings are those of `DistEFSGD`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from .measured import FLOOR, Measured, measured
 from .namespaces import Network
 from .sent import CYCLE_MILLISECONDS, SETTLE_SECONDS, Sent, sent
 
+_RATE = re.compile(r"[0-9]+(\.[0-9]+)?([kmgt]i?)?(bit|bps)", re.IGNORECASE)
 WORKLOADS = ("lstm", "transformer", "resnet")
 RATES = ("100mbit", "1gbit", "10gbit", "unshaped")
 # PowerSGD's hook of DDP begins in the third step.
@@ -57,6 +59,9 @@ class NetworkSettings:
             raise ConfigurationError(f"workloads={self.workloads!r}: give some of {', '.join(WORKLOADS)}.")
         if not self.rates or not self.rows:
             raise ConfigurationError("No rates or no rows are given; give at least one of each.")
+        for rate in self.rates:
+            if rate != "unshaped" and not _RATE.fullmatch(rate):
+                raise ConfigurationError(f"rate {rate!r}: give 'unshaped', or a rate as `tc` reads it, such as 1gbit.")
         if not self.workers or min(self.workers) < 2:
             raise ConfigurationError(f"workers={self.workers!r}: give numbers of at least 2.")
         if self.budget.warmup < _LEAST_WARMUP:

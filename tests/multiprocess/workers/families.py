@@ -12,6 +12,7 @@ from hvd_compress import (
     AllReduce,
     Atomo,
     BestLowRank,
+    BlockSign,
     Cast,
     CountSketch,
     CyclicTopK,
@@ -76,8 +77,8 @@ SCALECOM: dict[str, Any] = {
 }
 
 SIGNS: dict[str, Any] = {
-    "block-sgdm-decay": DistEFBlockSGDM(weight_decay=0.01),
-    "block-sgdm-joined": DistEFBlockSGDM(block=2e-3, cap=5.0),
+    "block-sgdm-decay": DistEFBlockSGDM(BlockSign(block=256), weight_decay=0.01),
+    "block-sgdm-joined": DistEFBlockSGDM(BlockSign(block=256), block=2e-3, cap=5.0),
     "sgdm": DistEFSGDM(),
     "sgd-decay": DistEFSGD(weight_decay=0.01),
     "majority-vote": SignumMajorityVote(),

@@ -13,6 +13,7 @@ import tensorflow as tf
 import hvd_compress.keras as hvd
 import hvd_compress.tensorflow as htf
 from hvd_compress import (
+    BlockSign,
     ConfigurationError,
     DistEFBlockSGDM,
     PowerSGD,
@@ -290,7 +291,7 @@ SHAPES = {"a": (9, 7), "b": (7,)}
 def the_live_learning_rate_reaches_the_compressor(how: str) -> None:
     rates = [0.5, 0.5, 0.25, 0.125]
     boundaries = optimizers.schedules.PiecewiseConstantDecay([1, 2], rates[1:])
-    compressor = DistEFBlockSGDM()
+    compressor = DistEFBlockSGDM(BlockSign(block=256))
     optimizer = distributed(optimizers.SGD(0.5 if how == "changed" else boundaries), compressor)
     variables = [keras.Variable(np.zeros(shape, np.float32), name=name) for name, shape in SHAPES.items()]
     simulator = Simulator(compressor, stock.size(), learning_rate=rates[0], allow_larger=True)
@@ -506,11 +507,13 @@ def wrong_uses_say_what_to_do_instead() -> None:
     with raises(ConfigurationError, "no optimizer of Keras 3", "hvd_compress.tensorflow"):
         hvd.DistributedOptimizer("sgd")
     with raises(ConfigurationError, "momentum of its own", "momentum=0.9"):
-        hvd.DistributedOptimizer(optimizers.SGD(0.1, momentum=0.9), compression=DistEFBlockSGDM())
+        hvd.DistributedOptimizer(optimizers.SGD(0.1, momentum=0.9), compression=DistEFBlockSGDM(BlockSign(block=256)))
     with raises(ConfigurationError, "momentum of its own", "beta_1=0.9"):
-        hvd.DistributedOptimizer(optimizers.Adam(0.1), compression=DistEFBlockSGDM())
+        hvd.DistributedOptimizer(optimizers.Adam(0.1), compression=DistEFBlockSGDM(BlockSign(block=256)))
     with raises(ConfigurationError, "weight_decay=0.1"):
-        hvd.DistributedOptimizer(optimizers.SGD(0.1, weight_decay=0.1), compression=DistEFBlockSGDM(weight_decay=0.1))
+        hvd.DistributedOptimizer(
+            optimizers.SGD(0.1, weight_decay=0.1), compression=DistEFBlockSGDM(BlockSign(block=256), weight_decay=0.1)
+        )
     with raises(ConfigurationError, "backward_passes_per_step=3", "gradient_accumulation_steps=2"):
         hvd.DistributedOptimizer(optimizers.SGD(0.1, gradient_accumulation_steps=2), backward_passes_per_step=3)
     with raises(ConfigurationError, "backward_passes_per_step=0"):

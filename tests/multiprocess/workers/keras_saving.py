@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import hvd_compress.keras as hvd
 import hvd_compress.keras.saving
-from hvd_compress import QSGD, AllGather, ConfigurationError, DistEFBlockSGD, PowerSGD, ScaleCom
+from hvd_compress import QSGD, AllGather, BlockSign, ConfigurationError, DistEFBlockSGD, PowerSGD, ScaleCom
 
 from .harness import check
 from .keras_models import compiled, distributed, fit, memory, model, weights
@@ -28,7 +28,7 @@ optimizers = keras.optimizers
 COMPRESSORS = {
     "powersgd": PowerSGD(rank=2),
     "scalecom": ScaleCom(chunk=4, min_size=0),
-    "dist-ef": DistEFBlockSGD(),
+    "dist-ef": DistEFBlockSGD(BlockSign(block=256)),
     "qsgd": AllGather(QSGD()),
 }
 

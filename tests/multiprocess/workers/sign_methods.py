@@ -6,7 +6,7 @@ import horovod.torch as stock
 import torch
 
 import hvd_compress.torch as hvd
-from hvd_compress import ConfigurationError, DistEFBlockSGDM, Simulator
+from hvd_compress import BlockSign, ConfigurationError, DistEFBlockSGDM, Simulator
 
 from .common import assert_close, assert_equal_on_ranks, backward, gradients, parameters, raises
 from .families import SIGNS as CASES
@@ -88,7 +88,9 @@ def weight_decay_in_both_is_refused() -> None:
     params = parameters()
     plain = torch.optim.SGD(params.values(), lr=0.1, weight_decay=1e-4)
     with raises(ConfigurationError, "weight_decay=0.0001", "weight decay of its own"):
-        hvd.DistributedOptimizer(plain, named_parameters=params.items(), compression=DistEFBlockSGDM(weight_decay=1e-4))
+        hvd.DistributedOptimizer(
+            plain, named_parameters=params.items(), compression=DistEFBlockSGDM(BlockSign(block=256), weight_decay=1e-4)
+        )
 
 
 @check(cases=["sum", "predivide"])
@@ -107,11 +109,11 @@ def factors_around_a_vote_are_refused(case: str) -> None:
 @check()
 def many_small_tensors_are_joined_with_those_of_one_learning_rate() -> None:
     """Residuals follow the rate of their parameter group, also at a step at which one group's rate is 0."""
-    shapes = {f"w{i:03}": (5, 4) for i in range(140)}
+    shapes = {f"w{i:03}": (8, 128) for i in range(140)}
     params = parameters(shapes, dtype=torch.float64)
     groups = [[name for i, name in enumerate(shapes) if i % 2 == odd] for odd in (0, 1)]
     plain = torch.optim.SGD([{"params": [params[name] for name in names]} for names in groups], lr=0.1)
-    compressor = DistEFBlockSGDM()
+    compressor = DistEFBlockSGDM(BlockSign(block=256))
     optimizer = hvd.DistributedOptimizer(plain, params.items(), compression=compressor, allow_larger=True)
     units = [{name for name, _ in unit.parameters} for unit in optimizer.exchange.plan.units]
     assert sorted(map(sorted, units)) == sorted(map(sorted, groups)), units

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 
 import hvd_compress.tensorflow as hvd
 from hvd_compress import (
+    BlockSign,
     ConfigurationError,
     DistEFBlockSGDM,
     Identity,
@@ -74,7 +75,7 @@ def applying(mode: str, optimizer: Any, sources: dict[str, tf.Variable]) -> Call
 @check(cases=EVERY)
 def updates_equal_the_simulators(case: str) -> None:
     kind, mode = case.split("-")
-    for compressor in (Identity(), PowerSGD(rank=2), DistEFBlockSGDM()):
+    for compressor in (Identity(), PowerSGD(rank=2), DistEFBlockSGDM(BlockSign(block=256))):
         sources = variables(SHAPES)
         plain = KINDS[kind]()
         optimizer = distributed(plain, compressor)
@@ -296,7 +297,7 @@ def what_cannot_be_honoured_is_refused() -> None:
         distributed(object())
     for kind, name in (("new", "momentum=0.5"), ("legacy", "momentum=0.5")):
         with raises(ConfigurationError, "momentum of its own", name):
-            distributed(KINDS[kind](momentum=0.5), DistEFBlockSGDM())
+            distributed(KINDS[kind](momentum=0.5), DistEFBlockSGDM(BlockSign(block=256)))
     sparse = tf.IndexedSlices(tf.ones((1, 18)), tf.constant([2]), tf.constant([24, 18]))
     optimizer = distributed(KINDS["new"](), backward_passes_per_step=2)
     with raises(ConfigurationError, "sparse_as_dense=True"):

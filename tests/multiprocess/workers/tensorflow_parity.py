@@ -25,6 +25,7 @@ from hvd_compress import (
     DGC,
     QSGD,
     BestLowRank,
+    BlockSign,
     DistEFBlockSGDM,
     DistEFSGD,
     DistEFSGDM,
@@ -78,7 +79,7 @@ CASES: dict[str, Case] = {
     "sketched-sgd": Case(SketchedSGD(min_size=8, k=30, columns=300)),
     "dist-ef-sgd": Case(DistEFSGD(weight_decay=0.01)),
     "dist-ef-sgdm": Case(DistEFSGDM()),
-    "dist-ef-block-sgdm": Case(DistEFBlockSGDM(weight_decay=0.01)),
+    "dist-ef-block-sgdm": Case(DistEFBlockSGDM(BlockSign(block=256), weight_decay=0.01)),
     "dgc": Case(DGC(0.1, momentum=0.7, min_size=8)),
     "qsgd": Case(ErrorFeedback(TwoWay(QSGD(bucket=50)))),
 }

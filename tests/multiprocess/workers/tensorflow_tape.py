@@ -21,6 +21,7 @@ from hvd_compress import (
     QSGD,
     AllGather,
     AllReduce,
+    BlockSign,
     Cast,
     ConfigurationError,
     DistEFBlockSGD,
@@ -105,7 +106,7 @@ CASES: dict[str, Any] = {
     "powersgd-later": PowerSGD(rank=2, start_after=2),
     "scalecom": ScaleCom(5, min_size=8),
     "gtopk": GTopK(0.05, min_size=8),
-    "dist-ef": DistEFBlockSGDM(),
+    "dist-ef": DistEFBlockSGDM(BlockSign(block=256)),
     "qsgd": AllGather(QSGD(levels=2, norm="max")),
 }
 
@@ -447,7 +448,12 @@ def gradients_that_vanish_are_refused() -> None:
 @check(min_ranks=2, cases=["dense", "powersgd", "scalecom", "signs"])
 def sums_of_means_are_equal_on_ranks(case: str) -> None:
     """What users compute from means in the same graph is not rearranged by the optimiser of each process."""
-    compression = {"dense": None, "powersgd": PowerSGD(rank=2), "scalecom": ScaleCom(), "signs": DistEFBlockSGD()}[case]
+    compression = {
+        "dense": None,
+        "powersgd": PowerSGD(rank=2),
+        "scalecom": ScaleCom(),
+        "signs": DistEFBlockSGD(BlockSign(block=256)),
+    }[case]
     sources = variables({f"v{i}": (9 + i, 7) for i in range(20)})
     wanted = {
         name: tf.random.stateless_normal(v.shape, [stock.rank(), i]) for i, (name, v) in enumerate(sources.items())
@@ -482,10 +488,13 @@ def the_learning_rate(case: str) -> None:
 
     given = {"number": None, "variable": rate, "function": lambda: rate, "optimizer": Optimizer()}[case]
     sources = variables()
-    simulator = Simulator(DistEFBlockSGDM(), stock.size(), allow_larger=True)
+    simulator = Simulator(DistEFBlockSGDM(BlockSign(block=256)), stock.size(), allow_larger=True)
     for number, value in enumerate(rates):
         rate.assign(value)
-        options = {"learning_rate": value if given is None else given, "compression": DistEFBlockSGDM()}
+        options = {
+            "learning_rate": value if given is None else given,
+            "compression": DistEFBlockSGDM(BlockSign(block=256)),
+        }
         found = taped(sources, own(number), **options)
         simulator.learning_rate = value
         assert_close(found, simulated(simulator, number), 3e-5)
@@ -494,7 +503,7 @@ def the_learning_rate(case: str) -> None:
 @check()
 def a_missing_learning_rate_is_refused() -> None:
     with raises(ConfigurationError, "learning_rate=..."):
-        taped(variables(), own(0), compression=DistEFBlockSGDM())
+        taped(variables(), own(0), compression=DistEFBlockSGDM(BlockSign(block=256)))
 
 
 # --- checkpoints ---
