@@ -79,7 +79,7 @@ ROWS = [
         decay=True,
     ),
     _dist_ef("dist-ef-m-no-rate", DistEFSGDM(follow_step_size=False), momentum=True, joined=True),
-    _dist_ef("dist-ef-block", DistEFBlockSGD(BlockSign(block=256))),
+    _dist_ef("dist-ef-block", DistEFBlockSGD(BlockSign(block=256, min_size=8))),
     _dist_ef("dist-ef-block-joined", DistEFBlockSGD(OneBit(), cap=3.0, block=600e-6), joined=True),
     _dist_ef(
         "dist-ef-block-decay",
