@@ -48,7 +48,7 @@ def trains_as_in_the_simulator(case: str) -> None:
 
 @check(min_ranks=2)
 def signs_send_a_small_part_of_dense() -> None:
-    shapes = {"a": (512, 512), "b": (512,)}
+    shapes = {"a": (512, 512), "b": (64,)}
     sent = {}
     for name, compressor in {"dense": "none", "signs": "distefblocksgdm"}.items():
         params = parameters(shapes)
