@@ -92,17 +92,15 @@ def make_units(
     units: list[Unit] = []
     filled: dict[_Run, list[Parameter]] = {}
     for (name, spec), operator, run in zip(parameters, chosen, runs, strict=True):
-        if spec.size == 0 or not operator.compresses(spec):
+        if _is_dense(operator, spec):
             stand_in = dense_stand_in(operator, spec) if spec.size else dense_operator(spec)
             units.append(Unit(name, ((name, spec),), spec, stand_in, "empty" if spec.size == 0 else "small"))
         elif run is None:
             units.append(_unit(((name, spec),), spec, operator, world_size, allow_larger))
         else:
-            members = filled.pop(run, [])
-            if members and sum(s.nbytes for _, s in members) + spec.nbytes > run.limit:
-                units.append(_joined(members, run.operator, world_size, allow_larger))
-                members = []
-            filled[run] = [*members, (name, spec)]
+            if run in filled and sum(s.nbytes for _, s in filled[run]) + spec.nbytes > run.limit:
+                units.append(_joined(filled.pop(run), run.operator, world_size, allow_larger))
+            filled.setdefault(run, []).append((name, spec))
     units += [_joined(members, run.operator, world_size, allow_larger) for run, members in filled.items()]
     return units
 
@@ -114,7 +112,7 @@ def _runs(
 
     def found() -> Iterator[_Run | None]:
         for (name, spec), operator in zip(parameters, chosen, strict=True):
-            if spec.size == 0 or not operator.compresses(spec):
+            if _is_dense(operator, spec):
                 yield None
             elif operator.unit_bytes > 0:
                 yield _Run(operator, spec.dtype, None, operator.unit_bytes)
@@ -126,6 +124,11 @@ def _runs(
     runs = list(found())
     members = Counter(run for run in runs if run is not None)
     return [run if run is None or run.kind is None or members[run] > MANY else None for run in runs]
+
+
+def _is_dense(operator: Operator, spec: Spec) -> bool:
+    """Return whether there is nothing to compress, or nothing that is worth it."""
+    return spec.size == 0 or not operator.compresses(spec)
 
 
 def _may_be_joined(operator: Operator, spec: Spec) -> bool:
