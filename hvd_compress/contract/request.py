@@ -146,9 +146,11 @@ class Exchanged:
         state: the state to pass to the next step.
         positions: where a sparse exchange took elements of this rank's gradient from, as flat positions, for
             memories that mask them; None where that is everywhere.
+        rest_is_finite: whether that is known, without looking at it.
     """
 
     mean: Array
     rest: Array | None
     state: dict[str, Any]
     positions: Array | None = None
+    rest_is_finite: bool = False

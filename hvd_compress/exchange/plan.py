@@ -16,6 +16,7 @@ from ..contract import GRADIENT_DTYPES, Array, Codec, Operator, Spec, traffic_by
 from ..errors import ConfigurationError
 from ..ops import ops_of
 from ..version import __version__
+from .buckets import make_buckets
 from .units import Unit, make_units
 
 
@@ -83,7 +84,8 @@ def make_plan(
         world_size: number of workers.
         allow_larger: use the compressor also where it sends more than a plain average; otherwise those units travel
             dense, with a warning.
-        bucket_bytes: close a bucket once its gradients reach this many bytes.
+        bucket_bytes: close a bucket once its gradients reach this many bytes, or earlier where they are sent as many
+            bytes (`buckets.py`).
         groups: parameter names that must travel in one bucket, each group in one.
         kinds: what parameters must have in common to be joined where nobody asked for it: a learning rate, a device.
         settings: what else must be equal on all ranks.
@@ -99,7 +101,9 @@ def make_plan(
     _warn_of_larger(compressor, units, world_size)
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
-    return Plan(compressor, tuple(units), _make_buckets(units, bucket_bytes, group_of), tuple(parameters), told)
+    return Plan(
+        compressor, tuple(units), make_buckets(units, bucket_bytes, group_of, world_size), tuple(parameters), told
+    )
 
 
 def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
@@ -137,30 +141,3 @@ def _warn_of_larger(compressor: Operator | Codec, units: list[Unit], world_size:
             "dense; pass allow_larger=True to compress them all the same.",
             stacklevel=4,
         )
-
-
-def _tie_groups(units: list[Unit], group_of: dict[str, int]) -> dict[str, int]:
-    """Return the group of every name, where groups that one unit of several parameters belongs to become one."""
-    tied = {g: g for g in group_of.values()}
-    for unit in units:
-        members = {tied[group_of[name]] for name, _ in unit.parameters if name in group_of}
-        tied = {g: min(members) if root in members else root for g, root in tied.items()}
-    return {name: tied[g] for name, g in group_of.items()}
-
-
-def _make_buckets(units: list[Unit], bucket_bytes: float, group_of: dict[str, int]) -> tuple[tuple[int, ...], ...]:
-    group_of = _tie_groups(units, group_of)
-    grouped: dict[int, list[int]] = {}
-    loose: list[list[int]] = []
-    filled = float("inf")
-    for i, unit in enumerate(units):
-        group = next((group_of[name] for name, _ in unit.parameters if name in group_of), None)
-        if group is not None:
-            grouped.setdefault(group, []).append(i)
-            continue
-        if filled >= bucket_bytes or not loose:
-            loose.append([])
-            filled = 0.0
-        loose[-1].append(i)
-        filled += unit.spec.nbytes
-    return tuple(tuple(bucket) for bucket in [*grouped.values(), *loose])

@@ -73,7 +73,7 @@ class ErrorFeedback(Wrapper):
         grad = ops.cast(grad, spec.wide.dtype)
         if scale is None:
             result = yield from inner.exchange(grad, state["inner"], context.with_feedback())
-            return self._outcome(result, memory, context)
+            return self._outcome(result, ops.finite_or_zero_(memory), context)
         # The sum becomes the next memory, which must not be the gradient's: that is the caller's again afterwards.
         if same:
             corrected = ops.scale_and_add_(memory, scale if self.a == 1.0 else scale * self.a, grad)
@@ -82,10 +82,14 @@ class ErrorFeedback(Wrapper):
             corrected = ops.add_(ops.copy(grad), memory, self.a)
         result = yield from inner.exchange(corrected, state["inner"], context.with_feedback(spare=grad))
         rest = ops.zeros(spec.shape, spec.wide.dtype) if result.rest is None else result.rest
-        return self._outcome(result, rest if same else ops.add_(rest, memory, self.b - self.a), context)
+        if not same:
+            rest = ops.add_(rest, memory, self.b - self.a)
+        # A step that overflowed is skipped by loss scaling; its infinities must not come back at every later step.
+        error = rest if same and result.rest_is_finite else ops.finite_or_zero_(rest)
+        return self._outcome(result, error, context)
 
     @staticmethod
     def _outcome(result: Exchanged, error: Array, context: Context) -> Exchanged:
-        # A step that overflowed is skipped by loss scaling; its infinities must not come back at every later step.
-        state = {"error": context.ops.finite_or_zero_(error), "inner": result.state}
-        return replace(result, mean=context.ops.cast(result.mean, context.spec.dtype), rest=None, state=state)
+        state = {"error": error, "inner": result.state}
+        mean = context.ops.cast(result.mean, context.spec.dtype)
+        return replace(result, mean=mean, rest=None, state=state)

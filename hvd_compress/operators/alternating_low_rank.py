@@ -25,7 +25,7 @@ from ..contract import (
     Traffic,
     check_at_least,
 )
-from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, used_rank
+from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, shows_finite, used_rank
 
 
 @final
@@ -83,9 +83,9 @@ class AlternatingLowRank(Operator):
         mean = ops.matmul(left, right, transpose_a=True, out=free_matrix(context, matrix))
         if unsent is not None:
             unsent = as_gradient(unsent, spec, ops)
-        return Exchanged(
-            as_gradient(mean, spec, ops), unsent, {**state, "p" if even else "q": ops.finite_or_zero_(factor)}
-        )
+        kept = {**state, "p" if even else "q": ops.finite_or_zero_(factor)}
+        finite = unsent is not None and shows_finite(local, ops)
+        return Exchanged(as_gradient(mean, spec, ops), unsent, kept, rest_is_finite=finite)
 
     def phase(self, step: int) -> Phase:
         return step % 2

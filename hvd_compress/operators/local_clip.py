@@ -69,4 +69,4 @@ class LocalClip(Wrapper):
         if context.feedback:
             lost = ops.reshape(grad * (1.0 - factor), spec.shape)
             rest = lost if rest is None else ops.add_(lost, rest)
-        return replace(result, mean=ops.cast(result.mean, spec.dtype), rest=rest)
+        return replace(result, mean=ops.cast(result.mean, spec.dtype), rest=rest, rest_is_finite=False)

@@ -28,7 +28,7 @@ from ..contract import (
     check_at_least,
 )
 from ..ops import ArrayOps
-from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, used_rank
+from .matrix import as_gradient, as_matrix, check_factors, free_matrix, live_rows, saves, shows_finite, used_rank
 
 
 @final
@@ -80,19 +80,19 @@ class LowRank(Operator):
         ops, spec = context.ops, context.spec
         matrix = as_matrix(grad, spec, ops)
         q = self._starting_factor(state, ops, context)
-        rest: Array | None = None
+        rest, finite = None, False
         for iteration in range(self.power_iterations):
             if iteration:
                 q = live_rows(q, state["q_start"], ops)
             (p,) = yield [Mean(ops.matmul(q, matrix, transpose_b=True), donate=True)]
             (p,) = yield [Batched("orthonormal_rows", p)]
             last = iteration == self.power_iterations - 1
-            q, rest = yield from _mean_factor(p, matrix, context.feedback and last, ops)
+            q, rest, finite = yield from _mean_factor(p, matrix, context.feedback and last, ops)
         mean = ops.matmul(p, q, transpose_a=True, out=free_matrix(context, matrix))
         if rest is not None:
             rest = as_gradient(rest, spec, ops)
         kept = {"q": ops.finite_or_zero_(q), "q_start": state["q_start"]} if self.warm_start else state
-        return Exchanged(as_gradient(mean, spec, ops), rest, kept)
+        return Exchanged(as_gradient(mean, spec, ops), rest, kept, rest_is_finite=finite)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         (n, m), r, dtype = spec.matrix_shape, used_rank(spec, self.rank), spec.wide.dtype
@@ -109,11 +109,14 @@ class LowRank(Operator):
 
 def _mean_factor(
     p: Array, matrix: Array, keep_rest: bool, ops: ArrayOps
-) -> Generator[Round, Results, tuple[Array, Array | None]]:
-    """Yield for the mean of P^T M_i; return it with M_i - P P^T M_i, found from the local factor meanwhile."""
+) -> Generator[Round, Results, tuple[Array, Array | None, bool]]:
+    """Yield for the mean of P^T M_i; return it with M_i - P P^T M_i, and whether that is known to be finite.
+
+    The rest is found from the local factor meanwhile.
+    """
     q = ops.matmul(p, matrix)
     if not keep_rest:
         (q,) = yield [Mean(q, donate=True)]
-        return q, None
+        return q, None, False
     mean, rest = yield [Mean(q), Meanwhile(lambda: ops.subtract_product_(matrix, p, q))]
-    return mean, rest
+    return mean, rest, shows_finite(q, ops)

@@ -7,6 +7,9 @@ import math
 from ..contract import Array, Context, Spec, check_at_least, check_finite
 from ..ops import ArrayOps
 
+# Sums of as many numbers as a factor has rows do not overflow.
+_FAR_FROM_OVERFLOW = 2.0**64
+
 
 def check_factors(owner: object, rank: object, min_saving: object) -> None:
     """Raise unless rank is a whole number >= 1 and min_saving a finite number >= 0."""
@@ -48,6 +51,19 @@ def saves(spec: Spec, rank: int, min_saving: float) -> bool:
     if len(spec.shape) < 2 or n * m == 0:
         return False
     return (n + m) * used_rank(spec, rank) * min_saving < n * m
+
+
+def shows_finite(factor: Array, ops: ArrayOps) -> bool:
+    """Return whether B M, or B M^T, shows that M and what is left of it without its part along B are finite.
+
+    Every number of M is in some sums of the product, which are not finite where it is not, as 0 inf is NaN. False where
+    looking would wait for the device.
+
+    Args:
+        factor: the product, for B of orthonormal rows.
+        ops: that it belongs to.
+    """
+    return ops.piecewise and bool(ops.max_abs(factor) < _FAR_FROM_OVERFLOW)
 
 
 def live_rows(factor: Array, fresh: Array | float, ops: ArrayOps) -> Array:

@@ -1,54 +1,60 @@
-"""Products with thin factors, by torch on a processor: few rows of the large matrix at a time.
+"""Products with thin factors on a processor: a few rows of the large matrix at a time.
 
-Products of so few rows go to kernels that do not copy what they multiply, as those for large matrices do; and what they
-write stays in the cache, where many rows of a power of 2 of columns would push each other out.
+What they write stays in the cache, where many rows of a power of 2 of columns would push each other out. NumPy's
+products of so few numbers copy nothing that they multiply: one thread of it is as fast as two of torch's.
 
 Roundings must not tell ranks apart. With up to `FEW` columns what is written depends on numbers and shapes alone, not
-on layouts or threads, where memory is aligned as torch aligns it; with more, not on layouts.
+on layouts or threads; with more, not on layouts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TypeAlias
+
+import numpy as np
 
 from .base import Array
 
-# The most rows of a thin factor, transposed; and the most for which products of few rows are faster.
+# The most rows of a thin factor, transposed; and the most of which every block is the work of one thread.
 THIN, FEW = 64, 8
 # Rows of a large matrix at a time, where it is written and where it is read; and numbers written at a time.
 _WRITTEN, _READ, _BLOCK = 8, 16, 2**16
-# Rows of a product below which threads would share out its columns, and round them otherwise.
-_FOR_THREADS = 512
+# Products of numbers up to which a library shares nothing out.
+_FOR_ONE_THREAD = 2**18
 # Columns from which adding up products, one for every few rows, costs less than what it saves.
 _WIDE = 2**11
+# Rows and columns.
+_Block: TypeAlias = tuple[slice, slice]
 
 
 def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> None:
-    """Write left right, (n, r) times (r, m), to `out`, (n, m)."""
-    few = left.shape[1] <= FEW
-    whole = 0 if out.numel() <= _BLOCK or (few and out.shape[0] < _FOR_THREADS) else _whole_rows(left)
-    if whole > 0 and few:
-        blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
-        torch.bmm(blocks, right.expand(len(blocks), -1, -1), out=out[:whole].unflatten(0, (-1, _WRITTEN)))
-    else:
-        for rows in _row_blocks(0, whole, out.shape[1]):
-            torch.mm(left[rows], right, out=out[rows])
-    for rows in _row_blocks(whole, out.shape[0], out.shape[1]):
-        rest = torch.mul(left[rows, :1], right[:1], out=out[rows])
+    """Write left right, (n, r) times (r, m), to row-major `out`, (n, m)."""
+    whole = _whole_rows(left)
+    by_numpy = _is_for_numpy(left, torch)
+    a, b, written = (x.detach().numpy() if by_numpy else x for x in (left, right, out))
+    for rows, columns in _blocks(0, whole, out.shape[1], left.shape[1] if by_numpy else 1):
+        (np.matmul if by_numpy else torch.mm)(a[rows], b[:, columns], out=written[rows, columns])
+    for rows, columns in _blocks(whole, out.shape[0], out.shape[1], 1):
+        rest = torch.mul(left[rows, :1], right[:1, columns], out=out[rows, columns])
         for i in range(1, left.shape[1]):
-            rest.addcmul_(left[rows, i : i + 1], right[i : i + 1])
+            rest.addcmul_(left[rows, i : i + 1], right[i : i + 1, columns])
 
 
-def subtract_product(x: Array, left: Array, right: Array) -> None:
+def subtract_product(x: Array, left: Array, right: Array, torch: ModuleType) -> None:
     """Subtract left right, (n, r) times (r, m), from x, (n, m)."""
     whole = _whole_rows(left)
-    if whole > 0 and left.shape[1] <= FEW:
-        blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
-        x[:whole].unflatten(0, (-1, _WRITTEN)).baddbmm_(blocks, right.expand(len(blocks), -1, -1), alpha=-1.0)
+    if _is_for_numpy(left, torch):
+        a, b, changed = (array.detach().numpy() for array in (left, right, x))
+        memory = np.empty(min(_BLOCK, x.numel()), changed.dtype)
+        for rows, columns in _blocks(0, whole, x.shape[1], left.shape[1]):
+            part = changed[rows, columns]
+            product = memory[: part.size].reshape(part.shape)
+            np.subtract(part, np.matmul(a[rows], b[:, columns], out=product), out=part)
     else:
-        for rows in _row_blocks(0, whole, x.shape[1]):
-            x[rows].addmm_(left[rows], right, alpha=-1.0)
+        for rows, columns in _blocks(0, whole, x.shape[1], 1):
+            x[rows, columns].addmm_(left[rows], right[:, columns], alpha=-1.0)
     if whole < x.shape[0]:
         for i in range(left.shape[1]):
             x[whole:].addcmul_(left[whole:, i : i + 1], right[i : i + 1], value=-1.0)
@@ -74,18 +80,24 @@ def product_with_columns(a: Array, x: Array, torch: ModuleType) -> Array:
     return total
 
 
-def _whole_rows(left: Array) -> int:
-    """Return how many rows of a product are for kernels of several rows; the others are sums of outer products.
+def _is_for_numpy(left: Array, torch: ModuleType) -> bool:
+    return left.shape[1] <= FEW and left.dtype in (torch.float32, torch.float64)
 
-    Kernels share out a few rows too many or too few to threads by their columns, and round them otherwise then. The
-    product of one column and one row is nothing but an outer product, which is the fastest there is.
+
+def _whole_rows(left: Array) -> int:
+    """Return how many rows of a product are for products of several rows; the others are sums of outer products.
+
+    The product of one column and one row is nothing but an outer product, which is the fastest there is.
     """
     rows: int = left.shape[0]
     return 0 if left.shape[1] == 1 else rows // _WRITTEN * _WRITTEN
 
 
-def _row_blocks(first: int, end: int, columns: int) -> Iterator[slice]:
-    """Yield blocks of rows first .. end - 1 of a matrix that are to be written at once."""
-    length = max(1, _BLOCK // max(1, columns) // _WRITTEN) * _WRITTEN
-    for start in range(first, end, length):
-        yield slice(start, min(start + length, end))
+def _blocks(first: int, end: int, columns: int, terms: int) -> Iterator[_Block]:
+    """Yield parts of rows first .. end - 1 that are to be written at once, each number a sum of so many terms."""
+    size = min(_BLOCK, _FOR_ONE_THREAD // terms)
+    width = max(1, min(columns, size // _WRITTEN))
+    length = size // width // _WRITTEN * _WRITTEN
+    for row in range(first, end, length):
+        for column in range(0, columns, width):
+            yield slice(row, min(row + length, end)), slice(column, min(column + width, columns))

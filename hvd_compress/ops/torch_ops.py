@@ -369,7 +369,7 @@ class TorchOps(ArrayOps):
         left = a.t().contiguous()
         if self.device.type != "cpu":
             return x.addmm_(left, b, alpha=-1.0)
-        subtract_product(x, left, b)
+        subtract_product(x, left, b, self._torch)
         return x
 
     def keep_rows_(self, x: Array, kept: Array) -> Array:
