@@ -62,7 +62,7 @@ def test_gradients_and_means_are_the_callers_afterwards(row: Row, library: Libra
 
 @pytest.mark.parametrize("residual", ["keep", "flush", "drop"])
 def test_buckets_may_start_in_any_order_after_a_change(residual: Residual) -> None:
-    shapes = {"weight": (240, 200), "s1": (10,), "big": (40000,), "s2": (10,)}
+    shapes = {"weight": (240, 200), "s1": (10,), "s2": (10,), "big": (40000,)}
     runs = []
     for orders in (((0, 1), (0, 1)), ((0, 1), (1, 0))):
         simulator = Simulator(PowerSGD(rank=2, min_saving=0.5), WORLD, bucket_bytes=4 * 240 * 200)

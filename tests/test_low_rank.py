@@ -221,3 +221,23 @@ def test_an_outlier_rank_does_not_poison_the_factors() -> None:
         w, v = normal((8, 6), step), np.zeros((8, 6)) if step == 1 else normal((8, 6), step, 1)
         mean = both.step([{"w": w, "v": v}])[0]["w"]
         assert bits(mean) == bits(alone.step([{"w": w}])[0]["w"])
+
+
+@pytest.mark.parametrize("method", [PowerSGD(2), PowerSGD(2, alternate=True), PowerSGD(2, power_iterations=2)])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1e38])
+@pytest.mark.parametrize("common", [0.0, 1.0])
+def test_no_number_that_is_not_finite_stays_in_a_residual(
+    library: Library, method: Operator, bad: float, common: float
+) -> None:
+    """Wherever it was, on whichever worker, and whatever the other numbers are: also where factors are zero."""
+    n, m, world = 9, 7, 2
+    for step, place in itertools.product((0, 1), [(0, 0), (8, 6), (4, 3), (8, 0)]):
+        simulator = Simulator(method, world, allow_larger=True)
+        for now in range(step + 1):
+            gradients = [np.float32(common * normal((n, m), now, rank)) for rank in range(world)]
+            if now == step:
+                gradients[1][place] = bad
+            with np.errstate(all="ignore"):
+                simulator.step([{"w": library.array(gradient, "float32")} for gradient in gradients])
+        for worker in simulator.workers:
+            assert np.isfinite(wide(worker.memories()["w"])).all(), (step, place)

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from hvd_compress import Cast, ConfigurationError, LowRank, PowerSGD, Spec, TwoWay
+from hvd_compress import QSGD, Cast, ConfigurationError, Identity, LowRank, PowerSGD, Spec, TwoWay, Warmup
 from hvd_compress.exchange import Plan, make_plan
 
 PARAMETERS = [("a", Spec((8, 8))), ("b", Spec((8,))), ("c", Spec((8, 8))), ("d", Spec(()))]
 
 
-def plan(compressor: Any = None, parameters: list[tuple[str, Spec]] = PARAMETERS, **options: Any) -> Plan:
-    return make_plan(compressor or PowerSGD(rank=1), parameters, 2, **options)
+def plan(
+    compressor: Any = None, parameters: list[tuple[str, Spec]] = PARAMETERS, world_size: int = 2, **options: Any
+) -> Plan:
+    return make_plan(compressor or PowerSGD(rank=1), parameters, world_size, **options)
 
 
 def test_the_same_settings_give_the_same_digest() -> None:
@@ -101,7 +103,30 @@ def names_by_bucket(made: Plan) -> list[list[str]]:
     ],
 )
 def test_a_bucket_closes_once_it_is_full(bucket_bytes: float, expected: list[list[str]]) -> None:
-    assert names_by_bucket(plan(bucket_bytes=bucket_bytes)) == expected
+    assert names_by_bucket(plan(bucket_bytes=bucket_bytes, world_size=1)) == expected
+
+
+@pytest.mark.parametrize("compressor", [Identity(), Cast(), QSGD(), PowerSGD(rank=2), Warmup(10, PowerSGD(rank=2))])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_a_bucket_closes_once_it_sends_enough_for_the_link_to_be_busy(compressor: Any, world_size: int) -> None:
+    """Each may send twice as much as the one before; of gradients all may hold as much. No unit more is in it."""
+    shapes = [(64, 64), (64,), (7, 900), (300, 20), (3, 3), (200, 300), (5000,), (100, 100), (20, 20)]
+    parameters = [(str(i), Spec(shape)) for i, shape in enumerate(shapes)]
+    for bucket_bytes in (1e4, 1e5, 1e6):
+        made = plan(compressor, parameters, world_size, bucket_bytes=bucket_bytes)
+        settled = 10
+        most = bucket_bytes / 25
+        for bucket in made.buckets:
+            units = [made.units[i] for i in bucket]
+            held = [sum(unit.spec.nbytes for unit in units[:n]) for n in range(len(units) + 1)]
+            sent = [
+                sum(unit.operator.wire_bytes(unit.spec, world_size, settled) for unit in units[:n])
+                for n in range(len(units) + 1)
+            ]
+            assert held[-2] < bucket_bytes
+            assert sent[-2] < most
+            assert held[-1] >= bucket_bytes or sent[-1] >= most or bucket == made.buckets[-1]
+            most *= 2
 
 
 def test_every_unit_is_in_one_bucket() -> None:

@@ -24,8 +24,9 @@ from ..contract import (
 from ..errors import ConfigurationError
 from .reduction import mean_by
 
-# Bytes from which copying a gradient to others and back takes longer than a collective of its own.
-_LARGE = 4 * 2**20
+# Bytes from which copying a gradient to others and back takes longer than asking for a collective of its own, which
+# Horovod joins with others that are asked for at about the same time, on a thread of its own.
+_LARGE = 2**17
 
 
 @final
