@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.collectives import collective
 
-from hvd_compress import ConfigurationError, UsageError
+from hvd_compress import ConfigurationError, Identity, Spec, UsageError
 from hvd_compress.contract import AllGather, AllToAll, Broadcast, Mean, Sum
+from hvd_compress.description.collectives import collectives_of
+from hvd_compress.exchange import make_plan
 from hvd_compress.exchange.fusion import empty_result, fuse
 from hvd_compress.ops import ops_of
 
@@ -117,6 +119,20 @@ def test_what_travels_apart_is_not_copied() -> None:
     for i in (0, 2):
         (alone,) = (f for f in fused if [m.position for m in f.members] == [i])
         assert alone.request.array.data_ptr() == arrays[i].data_ptr()
+
+
+@pytest.mark.parametrize("most", [0, 4, 5, 16, 17, 64, 65])
+def test_only_what_is_large_travels_apart(most: int) -> None:
+    """A plan says from how many bytes on, and its description counts the same."""
+    sizes = (1, 4, 1, 16)
+    requests = [Mean(TORCH.array(np.zeros(size), "float32"), donate=True, apart=True) for size in sizes]
+    fused = fuse([(i, request, ops_of(request.array)) for i, request in enumerate(requests)], most)
+    alone = [i for i, size in enumerate(sizes) if 4 * size >= most]
+    others = [i for i in range(len(sizes)) if i not in alone]
+    expected = sorted([*([i] for i in alone), *([others] if others else [])])
+    assert sorted([m.position for m in f.members] for f in fused) == expected
+    plan = make_plan(Identity(), [(str(i), Spec((size,))) for i, size in enumerate(sizes)], WORLD, apart_bytes=most)
+    assert collectives_of(plan, WORLD, 0) == len(expected)
 
 
 @pytest.mark.parametrize("kind", [Mean, Sum])

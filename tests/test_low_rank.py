@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from cases import NUMPY, Library, assert_close, bits, wide
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,3 +242,15 @@ def test_no_number_that_is_not_finite_stays_in_a_residual(
                 simulator.step([{"w": library.array(gradient, "float32")} for gradient in gradients])
         for worker in simulator.workers:
             assert np.isfinite(wide(worker.memories()["w"])).all(), (step, place)
+
+
+def test_torch_says_nothing_of_overflow_and_underflow() -> None:
+    """A rank that raised in the middle of an exchange would leave the others waiting."""
+    for scale, bad in ((1.0, np.inf), (1e-30, 1e-30)):
+        for method in (PowerSGD(2), PowerSGD(2, alternate=True)):
+            simulator = Simulator(method, 2)
+            for step in range(2):
+                gradients = [torch.from_numpy(np.float32(scale * normal((64, 48), step, rank))) for rank in range(2)]
+                gradients[1][3, 5] = bad
+                with np.errstate(all="raise"):
+                    simulator.step([{"w": gradient} for gradient in gradients])

@@ -33,7 +33,7 @@ Array: TypeAlias = Any
 class Mean:
     """The element-wise mean over ranks. With `donate` the driver may overwrite `array`.
 
-    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    With `apart` it stays where it is if it is large, instead of being copied next to others that could travel with it.
     """
 
     array: Array
@@ -45,7 +45,7 @@ class Mean:
 class Sum:
     """The element-wise sum over ranks. With `donate` the driver may overwrite `array`.
 
-    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    With `apart` it stays where it is if it is large, instead of being copied next to others that could travel with it.
     """
 
     array: Array
@@ -57,7 +57,7 @@ class Sum:
 class Max:
     """The element-wise maximum over ranks. With `donate` the driver may overwrite `array`.
 
-    With `apart` it is not copied next to others that could travel with it: it is large enough for a collective alone.
+    With `apart` it stays where it is if it is large, instead of being copied next to others that could travel with it.
     """
 
     array: Array
@@ -146,7 +146,7 @@ class Exchanged:
         state: the state to pass to the next step.
         positions: where a sparse exchange took elements of this rank's gradient from, as flat positions, for
             memories that mask them; None where that is everywhere.
-        rest_is_finite: whether that is known, without looking at it.
+        rest_is_finite: whether that is known, without looking at it; a wrapper that changes the rest clears it.
     """
 
     mean: Array

@@ -17,7 +17,7 @@ class Payload:
         kind: of its collective.
         count: elements that a rank hands in.
         dtype: their type.
-        apart: it does not travel with others.
+        apart: it does not travel with others if it is large.
     """
 
     kind: type[Collective]

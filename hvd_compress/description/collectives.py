@@ -27,7 +27,7 @@ def fused(plan: Plan, world_size: int, step: int) -> list[tuple[Payload, ...]]:
         for payloads in _rounds(plan, bucket, world_size, step):
             together: dict[tuple[type[Collective], str], list[Payload]] = {}
             for payload in payloads:
-                if payload.count and payload.apart:
+                if payload.count and payload.apart and payload.nbytes >= plan.apart_bytes:
                     found.append((payload,))
                 elif payload.count:
                     dtype = payload.dtype if payload.kind in REDUCTIONS else ""

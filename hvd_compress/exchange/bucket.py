@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ class BucketExchange:
         world_size: number of workers.
         meter: what this costs is added to it.
         sizes: of units that stand for several, the elements of each of these, for the meter.
+        apart_bytes: from which what may stay apart does.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class BucketExchange:
         world_size: int,
         meter: Meter,
         sizes: Mapping[str, Sequence[int]] | None = None,
+        apart_bytes: float = math.inf,
     ) -> None:
         self.outcomes: dict[str, Exchanged] = {}
         self.pending: list[Fused] = []
@@ -45,6 +48,7 @@ class BucketExchange:
         self._world_size = world_size
         self._meter = meter
         self._sizes = sizes or {}
+        self._apart_bytes = apart_bytes
         self._asked: list[tuple[str, int, Request]] = []
         self._local: dict[int, object] = {}
         self._advance(None)
@@ -103,7 +107,7 @@ class BucketExchange:
                     request = replace(request, apart=False)
                 collectives.append((position, request, ops))
                 self._meter.count(request, ops, self._world_size, self._sizes.get(name))
-        self.pending = fuse(collectives)
+        self.pending = fuse(collectives, self._apart_bytes)
         self._meter.collectives += len(self.pending)
         self.round_number += 1
         self._meter.compress_seconds += time.perf_counter() - started

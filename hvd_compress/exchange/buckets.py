@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..contract import traffic_bytes
-from .units import Unit
+from .units import Unit, late_bytes
 
 # The first bucket sends up to this share of the bytes of gradients that one may hold, each next one twice as much.
 _FIRST_SHARE = 1 / 25
@@ -30,7 +29,7 @@ def make_buckets(
     grouped: dict[int, list[int]] = {}
     loose: list[list[int]] = []
     most_sent = bucket_bytes * _FIRST_SHARE / 2
-    full, filled, sent = True, 0, 0
+    full, filled, sent = True, 0, 0.0
     for i, unit in enumerate(units):
         group = next((group_of[name] for name, _ in unit.parameters if name in group_of), None)
         if group is not None:
@@ -38,18 +37,12 @@ def make_buckets(
             continue
         if full:
             loose.append([])
-            most_sent, filled, sent = 2 * most_sent, 0, 0
+            most_sent, filled, sent = 2 * most_sent, 0, 0.0
         loose[-1].append(i)
         filled += unit.spec.nbytes
-        sent += _sent_bytes(unit, world_size)
+        sent += late_bytes(unit.operator, unit.spec, world_size)
         full = filled >= bucket_bytes or sent >= most_sent
     return tuple(tuple(bucket) for bucket in [*grouped.values(), *loose])
-
-
-def _sent_bytes(unit: Unit, world_size: int) -> int:
-    """Return what a worker sends of a unit at a step, once steps are alike."""
-    settled, _ = unit.operator.phase_cycle
-    return traffic_bytes(unit.operator.traffic(unit.spec, world_size, settled), world_size)
 
 
 def _tie_groups(units: Sequence[Unit], group_of: Mapping[str, int]) -> dict[str, int]:

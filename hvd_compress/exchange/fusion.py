@@ -81,10 +81,11 @@ class Fused:
         return found
 
 
-def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]]) -> list[Fused]:
+def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]], apart_bytes: float = 0.0) -> list[Fused]:
     """Return the collectives that carry the given requests of one round: (position, request, array operations).
 
-    Requests for nothing (arrays of no element) are left out: they need no collective.
+    Requests for nothing (arrays of no element) are left out: they need no collective. Those that may stay apart do from
+    `apart_bytes` on.
 
     Raises:
         ConfigurationError: an element type that collectives cannot add up is to be summed.
@@ -95,9 +96,9 @@ def fuse(requests: Sequence[tuple[int, Collective, ArrayOps]]) -> list[Fused]:
         _check_dtype(request, member.dtype)
         if math.prod(member.shape) == 0:
             continue
-        key = (type(request), ops, _route(request), *_alike(request, member))
+        key = (type(request), ops, _route(request), *_alike(request, member, apart_bytes))
         groups.setdefault(key, []).append((member, request))
-    return [_pack(members, key[1]) for key, members in groups.items()]  # type: ignore[arg-type]
+    return [_pack(members, key[1], apart_bytes) for key, members in groups.items()]  # type: ignore[arg-type]
 
 
 def empty_result(request: Collective, ops: ArrayOps, world_size: int) -> Array:
@@ -107,7 +108,7 @@ def empty_result(request: Collective, ops: ArrayOps, world_size: int) -> Array:
     return request.array
 
 
-def _pack(group: list[tuple[Member, Collective]], ops: ArrayOps) -> Fused:
+def _pack(group: list[tuple[Member, Collective]], ops: ArrayOps, apart_bytes: float) -> Fused:
     members, first = tuple(member for member, _ in group), group[0][1]
     kind, alone = type(first), len(group) == 1
     dtypes = tuple(dict.fromkeys(member.dtype for member in members))
@@ -123,16 +124,21 @@ def _pack(group: list[tuple[Member, Collective]], ops: ArrayOps) -> Fused:
         notes.append(str(ops.shape(buffer)[0]))
     else:
         request = replace(first, array=buffer)
-    if getattr(first, "apart", False):
+    if _is_apart(first, members[0], apart_bytes):
         notes.append(f"request{members[0].position}")
     return Fused(".".join([kind.__name__.lower(), "+".join(dtypes), *notes]), request, ops, members, as_bytes)
 
 
-def _alike(request: Collective, member: Member) -> tuple[object, ...]:
+def _alike(request: Collective, member: Member, apart_bytes: float) -> tuple[object, ...]:
     """Return what numbers must have in common to be added up in one buffer; nothing for what is only moved."""
     if not isinstance(request, (Mean, Sum, Max)):
         return ()
-    return member.dtype, member.position if request.apart else None
+    return member.dtype, member.position if _is_apart(request, member, apart_bytes) else None
+
+
+def _is_apart(request: Collective, member: Member, apart_bytes: float) -> bool:
+    nbytes = math.prod(member.shape) * DTYPE_BYTES[member.dtype]
+    return isinstance(request, (Mean, Sum, Max)) and request.apart and nbytes >= apart_bytes
 
 
 def _route(request: Collective) -> str:

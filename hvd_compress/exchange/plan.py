@@ -19,6 +19,10 @@ from ..version import __version__
 from .buckets import make_buckets
 from .units import Unit, make_units
 
+# From here on copying a gradient next to others and back takes longer than asking for a collective of its own, which
+# Horovod joins with others that are asked for at about the same time, on a thread of its own.
+APART_BYTES = 2**17
+
 
 @final
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Plan:
         buckets: positions in `units`; every unit is in exactly one bucket.
         parameters: (name, spec) of all, in the order in which gradients are expected.
         settings: what else must be equal on all ranks, as (name, value).
+        apart_bytes: from which gradients that are averaged as they are travel apart, in place.
     """
 
     compressor: Operator | Codec
@@ -38,6 +43,7 @@ class Plan:
     buckets: tuple[tuple[int, ...], ...]
     parameters: tuple[tuple[str, Spec], ...]
     settings: tuple[tuple[str, str], ...] = ()
+    apart_bytes: float = APART_BYTES
 
     @cached_property
     def description(self) -> str:
@@ -75,6 +81,7 @@ def make_plan(
     groups: Sequence[Sequence[str]] = (),
     kinds: Mapping[str, Hashable] | None = None,
     settings: Mapping[str, object] | None = None,
+    apart_bytes: float = APART_BYTES,
 ) -> Plan:
     """Return the plan for the given parameters.
 
@@ -89,6 +96,7 @@ def make_plan(
         groups: parameter names that must travel in one bucket, each group in one.
         kinds: what parameters must have in common to be joined where nobody asked for it: a learning rate, a device.
         settings: what else must be equal on all ranks.
+        apart_bytes: from which gradients that are averaged as they are travel apart.
 
     Raises:
         ConfigurationError: a name is used twice, or a gradient's element type is not a floating-point number.

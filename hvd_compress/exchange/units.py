@@ -53,6 +53,11 @@ _BLOCKS = 4
 Parameter = tuple[str, Spec]
 
 
+def late_bytes(operator: Operator, spec: Spec, world_size: int) -> float:
+    """Return the bytes that a worker sends at a step in the long run."""
+    return sum(operator.wire_bytes(spec, world_size, step) for step in (LATE, LATE + 1)) / 2
+
+
 @final
 @dataclass(frozen=True)
 class _Run:
@@ -148,12 +153,8 @@ def _unit(
     """Return the unit, dense where the operator would send more than a plain average does."""
     name = parameters[0][0] if len(parameters) == 1 else f"{parameters[0][0]}..{parameters[-1][0]}"
     dense = dense_stand_in(operator, spec)
-    if not allow_larger and dense != operator and _bytes(operator, spec, world_size) > _bytes(dense, spec, world_size):
+    # One worker alone is judged as if there were two.
+    world = max(world_size, 2)
+    if not allow_larger and dense != operator and late_bytes(operator, spec, world) > late_bytes(dense, spec, world):
         return Unit(name, parameters, spec, dense, "larger")
     return Unit(name, parameters, spec, operator)
-
-
-def _bytes(operator: Operator, spec: Spec, world_size: int) -> float:
-    """Return the bytes that a worker sends in the long run; one worker alone is judged as if there were two."""
-    world = max(world_size, 2)
-    return sum(operator.wire_bytes(spec, world, step) for step in (LATE, LATE + 1)) / 2

@@ -91,7 +91,7 @@ class Worker:
                 sizes[units.name] = units.sizes
                 taken.append(units)
         self.meter.compress_seconds += time.perf_counter() - began
-        started = BucketExchange(exchanges, self.world_size, self.meter, sizes)
+        started = BucketExchange(exchanges, self.world_size, self.meter, sizes, self.plan.apart_bytes)
         self._out[bucket] = taken
         return started
 

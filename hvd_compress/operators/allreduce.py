@@ -24,10 +24,6 @@ from ..contract import (
 from ..errors import ConfigurationError
 from .reduction import mean_by
 
-# Bytes from which copying a gradient to others and back takes longer than asking for a collective of its own, which
-# Horovod joins with others that are asked for at about the same time, on a thread of its own.
-_LARGE = 2**17
-
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -71,19 +67,15 @@ class AllReduce(Operator):
             unsent = ops.add_(grad, codec.decode(parts, spec, ops), -1.0)
             return ops.scale_(unsent, divisor) if divisor != 1 else unsent
 
-        apart = self._apart(spec)
+        apart = codec.lossless(spec)
         results = yield [*(kind(part, donate=not leaves_rest, apart=apart) for part in parts), Meanwhile(rest)]
         mean = codec.decode(tuple(results[:-1]), spec, ops)
         return Exchanged(ops.reshape(mean, spec.shape), results[-1], state)
 
     def traffic(self, spec: Spec, world_size: int, step: int) -> Traffic:
         kind, _ = self._reduction(spec, world_size)
-        apart = self._apart(spec)
+        apart = self.codec.lossless(spec)
         return (tuple(Payload(kind, count, dtype, apart) for count, dtype in self.codec.payload(spec)),)
-
-    def _apart(self, spec: Spec) -> bool:
-        """Return whether the gradient itself travels, and is too large to be copied next to others."""
-        return self.codec.lossless(spec) and spec.nbytes >= _LARGE
 
     def _reduction(self, spec: Spec, world_size: int) -> tuple[type[Mean] | type[Sum], int]:
         """Return the collective to use and the number to divide by before it."""

@@ -1,10 +1,12 @@
 """Products with thin factors on a processor: a few rows of the large matrix at a time.
 
 What they write stays in the cache, where many rows of a power of 2 of columns would push each other out. NumPy's
-products of so few numbers copy nothing that they multiply: one thread of it is as fast as two of torch's.
+products of so few numbers copy nothing that they multiply; where the large matrix is not in the cache yet, one thread
+of it writes and subtracts as fast as two of torch's. It says nothing of infinities and of what is
+too small, as torch does.
 
 Roundings must not tell ranks apart. With up to `FEW` columns what is written depends on numbers and shapes alone, not
-on layouts or threads; with more, not on layouts.
+on layouts or threads; with more, not on layouts. What is subtracted from is a rank's own.
 """
 
 from __future__ import annotations
@@ -25,17 +27,23 @@ _WRITTEN, _READ, _BLOCK = 8, 16, 2**16
 _FOR_ONE_THREAD = 2**18
 # Columns from which adding up products, one for every few rows, costs less than what it saves.
 _WIDE = 2**11
+_PAGE = 2**12
 # Rows and columns.
 _Block: TypeAlias = tuple[slice, slice]
 
 
 def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> None:
-    """Write left right, (n, r) times (r, m), to row-major `out`, (n, m)."""
+    """Write left right, (n, r) times (r, m), to row-major `out`, (n, m), r >= 1."""
+    left, right, out = left.detach(), right.detach().contiguous(), out.detach()
     whole = _whole_rows(left)
-    by_numpy = _is_for_numpy(left, torch)
-    a, b, written = (x.detach().numpy() if by_numpy else x for x in (left, right, out))
-    for rows, columns in _blocks(0, whole, out.shape[1], left.shape[1] if by_numpy else 1):
-        (np.matmul if by_numpy else torch.mm)(a[rows], b[:, columns], out=written[rows, columns])
+    if _is_for_numpy(left, torch):
+        a, b, written = left.numpy(), right.numpy(), out.numpy()
+        with np.errstate(all="ignore"):
+            for rows, columns in _blocks(0, whole, out.shape[1], left.shape[1]):
+                np.matmul(a[rows], b[:, columns], out=written[rows, columns])
+    else:
+        for rows, columns in _blocks(0, whole, out.shape[1], 1):
+            torch.mm(left[rows], right[:, columns], out=out[rows, columns])
     for rows, columns in _blocks(whole, out.shape[0], out.shape[1], 1):
         rest = torch.mul(left[rows, :1], right[:1, columns], out=out[rows, columns])
         for i in range(1, left.shape[1]):
@@ -43,15 +51,20 @@ def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> Non
 
 
 def subtract_product(x: Array, left: Array, right: Array, torch: ModuleType) -> None:
-    """Subtract left right, (n, r) times (r, m), from x, (n, m)."""
+    """Subtract left right, (n, r) times (r, m), from x, (n, m), r >= 1."""
+    left, right, x = left.detach(), right.detach().contiguous(), x.detach()
     whole = _whole_rows(left)
-    if _is_for_numpy(left, torch):
-        a, b, changed = (array.detach().numpy() for array in (left, right, x))
+    if left.shape[1] <= FEW and whole and (_has_whole_pages(x) or torch.get_num_threads() > 2):
+        blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
+        x[:whole].unflatten(0, (-1, _WRITTEN)).baddbmm_(blocks, right.expand(len(blocks), -1, -1), alpha=-1.0)
+    elif _is_for_numpy(left, torch):
+        a, b, changed = left.numpy(), right.numpy(), x.numpy()
         memory = np.empty(min(_BLOCK, x.numel()), changed.dtype)
-        for rows, columns in _blocks(0, whole, x.shape[1], left.shape[1]):
-            part = changed[rows, columns]
-            product = memory[: part.size].reshape(part.shape)
-            np.subtract(part, np.matmul(a[rows], b[:, columns], out=product), out=part)
+        with np.errstate(all="ignore"):
+            for rows, columns in _blocks(0, whole, x.shape[1], left.shape[1]):
+                part = changed[rows, columns]
+                product = memory[: part.size].reshape(part.shape)
+                np.subtract(part, np.matmul(a[rows], b[:, columns], out=product), out=part)
     else:
         for rows, columns in _blocks(0, whole, x.shape[1], 1):
             x[rows, columns].addmm_(left[rows], right[:, columns], alpha=-1.0)
@@ -91,6 +104,11 @@ def _whole_rows(left: Array) -> int:
     """
     rows: int = left.shape[0]
     return 0 if left.shape[1] == 1 else rows // _WRITTEN * _WRITTEN
+
+
+def _has_whole_pages(x: Array) -> bool:
+    """Return whether rows fill pages of memory: several of them at a time are then read as fast as one by one."""
+    return bool(x.shape[1] * x.element_size() % _PAGE == 0)
 
 
 def _blocks(first: int, end: int, columns: int, terms: int) -> Iterator[_Block]:

@@ -59,7 +59,7 @@ def DistributedGradientTape(
         learning_rate: the optimizer, or a number, variable, function or schedule; needed by compressors that follow
             it. A schedule without its optimizer is asked for the number of exchanges done.
         state: where residuals are kept, to save them; by default one is found by the variables.
-        bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
+        bucket_megabytes: gradients that travel together where `groups` says nothing, up to about 10^6 bytes each.
         check_replicas_every: compare variables across ranks every so many steps; 0: before the second step only.
         allow_larger: compress also where that sends more than a plain average; otherwise such gradients travel dense,
             with a warning.

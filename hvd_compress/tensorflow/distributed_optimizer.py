@@ -66,7 +66,7 @@ def DistributedOptimizer(
         groups: gradients that travel together: a number of groups, or lists of variables.
         process_set: the ranks that train together; others keep their own gradients.
         scale_local_gradients: divide the gradients of `register_local_var` by the number of ranks.
-        bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
+        bucket_megabytes: gradients that travel together where `groups` says nothing, up to about 10^6 bytes each.
         check_replicas_every: compare variables across ranks every so many steps; 0: before the second step only.
         allow_larger: compress also where that sends more than a plain average; otherwise such gradients travel dense,
             with a warning.

@@ -43,7 +43,7 @@ class VariableExchange(tf.Module):
         process_set: the ranks that train together; gradients of other ranks are left as they are.
         groups: a number of groups, or lists of variables: gradients that travel together.
         scale_local_gradients: divide the gradients of local variables by the number of ranks.
-        bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
+        bucket_megabytes: gradients that travel together where `groups` says nothing, up to about 10^6 bytes each.
         check_replicas_every: compare variables across ranks every so many steps; 0: before the second step only.
         allow_larger: compress also where that sends more than a plain average.
         device_dense: where collectives of dense gradients run; "" leaves it to TensorFlow.

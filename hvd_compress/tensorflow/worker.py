@@ -87,7 +87,7 @@ class GraphWorker:
                 phase_step=moment.phase_step,
             )
             exchanges[unit.name] = (unit.operator.exchange(grad, self.state.read(unit), context), ops)
-        return BucketExchange(exchanges, self.world_size, self.meter, sizes)
+        return BucketExchange(exchanges, self.world_size, self.meter, sizes, self.plan.apart_bytes)
 
     def finish(self, bucket: int, exchange: BucketExchange) -> dict[str, tf.Tensor]:
         """Keep the new state of a done bucket and return the mean gradients by parameter name."""

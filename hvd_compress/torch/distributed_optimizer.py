@@ -59,7 +59,7 @@ def DistributedOptimizer(
         groups: gradients that travel together: a number of groups, or lists of parameters.
         sparse_as_dense: make sparse gradients dense for the exchange; otherwise they are gathered uncompressed.
         process_set: the ranks that train together.
-        bucket_megabytes: gradients that travel together where `groups` says nothing, about 10^6 bytes each.
+        bucket_megabytes: gradients that travel together where `groups` says nothing, up to about 10^6 bytes each.
         overlap: start exchanges during backward; without it they all start in `synchronize()`.
         check_replicas_every: compare parameters across ranks every so many steps; 0: after the first step only.
         allow_larger: compress also where that sends more than a plain average; otherwise such gradients travel dense,
