@@ -109,9 +109,8 @@ def make_plan(
     _warn_of_larger(compressor, units, world_size)
     _check_unique("Unit name", (unit.name for unit in units))
     told = tuple((name, str(value)) for name, value in (settings or {}).items())
-    return Plan(
-        compressor, tuple(units), make_buckets(units, bucket_bytes, group_of, world_size), tuple(parameters), told
-    )
+    buckets = make_buckets(units, bucket_bytes, group_of, world_size)
+    return Plan(compressor, tuple(units), buckets, tuple(parameters), told, apart_bytes)
 
 
 def specs_of(gradients: Mapping[str, Array]) -> list[tuple[str, Spec]]:
