@@ -36,10 +36,11 @@ _NOTES = {
         "median is of as many exchanges as the last column says. Workers share one machine: where there are more of "
         "them than cores, they take turns too. Dashed lines, and the table that says so, are a model and no "
         "measurements: seconds = l + messages a + bytes b. Messages wait for one another, and are those of all "
-        "collectives that the description of the exchange names, in sequence: among W workers 2 (W-1) an allreduce, "
-        "W-1 an allgather or alltoall, ceil(log2 W) a broadcast, 1 a swap. Bytes are those that a worker sends. l, a "
-        "and b are at least 0, and fitted to the measured times by least squares of relative errors; off by: the "
-        "largest of these. Horovod's own is taken to fuse as our plain averages do, and its coordination is no term of "
+        "collectives that the description of the exchange names, in sequence, gradients that travel apart taken as "
+        "one: among W workers 2 (W-1) an allreduce, W-1 an allgather or alltoall, ceil(log2 W) a broadcast, 1 a swap. "
+        "Bytes are those that a worker sends. l, a and b are at least 0, and fitted to the measured times by least "
+        "squares of relative errors; off by: the largest of these. Horovod's own is taken to fuse as our plain "
+        "averages do, and its coordination is no term of "
         "its own."
     ),
     "network": (
