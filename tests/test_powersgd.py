@@ -278,7 +278,8 @@ def test_several_buckets_are_one(library: Library, alternate: bool) -> None:
         for mean in others:
             for name in shapes:
                 assert_close(mean[name], wide(expected[name]), 1e-5, scale=4.0)
-    assert [len(simulator.plan.buckets) for simulator in simulators] == [1, 2, 5]
+    one, several, all_of_them = (len(simulator.plan.buckets) for simulator in simulators)
+    assert one == 1 < several < all_of_them == len(shapes)
     first, second = (simulator.state_dicts()[1]["units"]["layer3"]["leaves"] for simulator in simulators[::2])
     assert first.keys() == second.keys()
     for leaf, value in first.items():
