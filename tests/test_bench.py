@@ -335,6 +335,45 @@ def test_nothing_is_left_where_something_fails() -> None:
     assert _left() == ""
 
 
+WORKERS = {
+    "failing": ("Worker 1 ended with exit status 3", "told why"),
+    "waiting": ("did not end within 3 s", "in where_it_waits"),
+}
+# Horovod's rendezvous server leaves its socket to the end of the process.
+RUN_WORKERS = """
+import pathlib, sys
+from hvd_compress import ConfigurationError
+from hvd_compress.bench.network.launching import run_workers
+from hvd_compress.bench.network.namespaces import Network
+program = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
+try:
+    with Network(2, None) as network:
+        run_workers(network, program, pathlib.Path(), 30.0 if sys.argv[2] == "failing" else 3.0)
+except ConfigurationError as error:
+    print(error)
+"""
+WORKER = """
+import faulthandler, os, sys, time
+def where_it_waits():
+    time.sleep(600)
+faulthandler.enable()
+if sys.argv[1] == "failing" and os.environ["HOROVOD_RANK"] == "1":
+    print("told why")
+    sys.exit(3)
+where_it_waits()
+"""
+
+
+@pytest.mark.parametrize("case", WORKERS)
+def test_workers_that_fail_or_wait_for_ever_are_told(case: str, tmp_path: Path) -> None:
+    """A worker waits for another in either case: the message says which of them failed, or where all are."""
+    if not _possible():
+        pytest.skip("networks are made by root only; that they are refused is another test's")
+    words = [sys.executable, "-c", RUN_WORKERS, WORKER, case]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert all(text in done.stdout for text in WORKERS[case]), done.stdout + done.stderr
+
+
 def test_networks_that_cannot_be_made_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="workers=0"):
         Network(0, None)
@@ -353,6 +392,8 @@ def test_the_network_command(tmp_path: Path) -> None:
     peers = ["horovod:fp16", "ddp", "ddp:bf16", "one-reduction:4"]
     rows = ["--peers", ",".join(peers), "--compressors", "powersgd:rank=1"]
     size = ["--models", "resnet", "--rates", "unshaped", "--workers", "2", "-n", "2", "-w", "3", "--json", "found.json"]
+    # Workers that hang say where, before this test ends them.
+    size += ["--limit", str(LIMIT / 2 - 10)]
     done = _bench(tmp_path, *rows, *size, command="bench-network")
     if not _possible():
         assert done.returncode == 2 and ("root" in done.stderr or "iproute2" in done.stderr)
@@ -392,6 +433,7 @@ def test_the_network_command(tmp_path: Path) -> None:
         (("-w", "1"), "warmup=1"),
         (("-w", "2"), "warmup=2"),
         (("--seconds", "0"), "seconds=0.0"),
+        (("--limit", "0"), "limit=0.0"),
         (("--rates", ""), "rates"),
         (("--rates", "1gbit,1furlong"), "rate '1furlong'"),
         (("--workers", "two"), "'two'"),

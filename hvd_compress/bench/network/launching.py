@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ...errors import ConfigurationError
 from .namespaces import Network
+
+# Of what a worker printed, in an error's message.
+_LAST_LINES = 40
+# Seconds between looks at the workers, and for one that is ended to write where it was.
+_LOOK_AGAIN, _LAST_WORDS = 0.05, 5.0
 
 
 def run_workers(
@@ -81,15 +88,39 @@ def _of_a_launcher(network: Network, rank: int, port: int) -> dict[str, str]:
 
 
 def _wait(started: list[subprocess.Popen[bytes]], folder: Path, seconds: float) -> None:
+    """Wait for all; as soon as one fails nobody waits for the others, which wait for it."""
+    last = time.monotonic() + seconds
+    while any(process.poll() is None for process in started):
+        _check(started, folder)
+        if time.monotonic() > last:
+            late = [rank for rank, process in enumerate(started) if process.poll() is None]
+            for rank in late:
+                _ask_where(started[rank])
+            told = "\n".join(f"Worker {rank}:\n{_last_lines(folder, rank)}" for rank in late)
+            raise ConfigurationError(f"Workers did not end within {seconds:.0f} s; measure less, or allow more.\n{told}")
+        time.sleep(_LOOK_AGAIN)
+    _check(started, folder)
+
+
+def _check(started: list[subprocess.Popen[bytes]], folder: Path) -> None:
     for rank, process in enumerate(started):
-        try:
-            code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        if code != 0:
-            last = "\n".join((folder / f"output.{rank}").read_text(errors="replace").splitlines()[-20:])
-            how = f"did not end within {seconds:.0f} s" if code is None else f"ended with exit status {code}"
-            raise ConfigurationError(f"Worker {rank} {how}:\n{last}")
+        if process.poll():
+            raise ConfigurationError(
+                f"Worker {rank} ended with exit status {process.returncode}:\n{_last_lines(folder, rank)}"
+            )
+
+
+def _last_lines(folder: Path, rank: int) -> str:
+    return "\n".join((folder / f"output.{rank}").read_text(errors="replace").splitlines()[-_LAST_LINES:])
+
+
+def _ask_where(process: subprocess.Popen[bytes]) -> None:
+    """End a worker so that it writes where it is, if its program has Python's fault handler on."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(_LAST_WORDS)
+    except subprocess.TimeoutExpired:
+        return  # killed with all others
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -41,6 +41,7 @@ class NetworkSettings:
         rows: see `rivals.trainee`; the floor is always among them.
         budget: of each row; its steps before those that are timed are at least 3.
         seed: of the weights.
+        limit: seconds for all rows on one kind of link, above 0; None: what the slowest of use take.
 
     Raises:
         ConfigurationError: a setting is out of range.
@@ -52,6 +53,7 @@ class NetworkSettings:
     rows: tuple[str, ...]
     budget: Budget
     seed: int = 0
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         other = [name for name in self.workloads if name not in WORKLOADS]
@@ -66,6 +68,8 @@ class NetworkSettings:
             raise ConfigurationError(f"workers={self.workers!r}: give numbers of at least 2.")
         if self.budget.warmup < _LEAST_WARMUP:
             raise ConfigurationError(f"warmup={self.budget.warmup}: give at least {_LEAST_WARMUP}.")
+        if self.limit is not None and not self.limit > 0:
+            raise ConfigurationError(f"limit={self.limit!r}: give seconds above 0.")
 
     @property
     def all_rows(self) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ def _run(
 ) -> dict[str, Any]:
     workload, rate, workers = place
     # A step takes 10 s at most, of those that are of use: dense, of 53 MB, among four workers at 100 Mbit/s.
-    limit = 180.0 + len(settings.all_rows) * (2 * settings.budget.seconds + 80.0)
+    limit = settings.limit or 180.0 + len(settings.all_rows) * (2 * settings.budget.seconds + 80.0)
     with Network(workers, None if rate == "unshaped" else rate) as network, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         request = {

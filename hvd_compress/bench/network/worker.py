@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 import time
@@ -105,4 +106,5 @@ def _parameters(workload: str) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     main(Path(sys.argv[1]), Path(sys.argv[2]))
