@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from hvd_compress.bench.micro import MicroSettings, measure
 from hvd_compress.bench.micro.measure import matrix_shape
 from hvd_compress.bench.micro.report import as_json
 from hvd_compress.bench.micro.world import NumPyWorld
+from hvd_compress.bench.network.leftovers import free_subnet, owned_by, remove_leftovers
 from hvd_compress.bench.network.namespaces import Network
 from hvd_compress.bench.sizes import as_text, parse_size, size_range
 from hvd_compress.bench.turns import Budget
@@ -271,7 +274,7 @@ def _left() -> str:
     """Return what networks of this process have left behind."""
     found = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
     found += subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    return "\n".join(line for line in found.splitlines() if line.startswith(f"hvdc{os.getpid() % 100000}"))
+    return "\n".join(line for line in found.splitlines() if line.startswith(owned_by(os.getpid())))
 
 
 SENDER = """
@@ -333,6 +336,59 @@ def test_nothing_is_left_where_something_fails() -> None:
     with pytest.raises(ConfigurationError, match="nonsense"), Network(1, "nonsense"):
         pass
     assert _left() == ""
+
+
+ABANDON = """
+import os, sys
+from hvd_compress.bench.network.namespaces import Network
+network = Network(2, "1gbit").__enter__()
+print(network.host_address, flush=True)
+os._exit(1)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_and_addresses_of_others_are_not_used() -> None:
+    if not _possible():
+        pytest.skip("networks are made by root only; that they are refused is another test's")
+    abandon = subprocess.Popen([sys.executable, "-c", ABANDON], stdout=subprocess.PIPE, text=True)
+    address = abandon.communicate(timeout=30)[0].strip()
+    assert address and f" {address}/" in subprocess.run(["ip", "-4", "addr"], capture_output=True, text=True).stdout
+    with Network(1, None) as network:
+        found = subprocess.run(["ip", "-brief", "addr"], capture_output=True, text=True).stdout
+        found += subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+        assert owned_by(abandon.pid) not in found and owned_by(os.getpid()) in found
+        assert not list(Path("/etc/netns").glob(f"{owned_by(abandon.pid)}*"))
+        # This process is alive: what it has made stays, and its addresses are taken.
+        remove_leftovers()
+        assert not network.host_address.startswith(free_subnet(os.getpid()))
+        assert owned_by(os.getpid()) in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    assert _left() == ""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.timeout(LIMIT)
+def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    if not _possible():
+        pytest.skip("networks are made by root only; that they are refused is another test's")
+    words = [sys.executable, "-m", "hvd_compress", "bench-network", "--models", "resnet", "--rates", "unshaped"]
+    ended = subprocess.Popen([*words, "--workers", "2"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    namespace = f"{owned_by(ended.pid)}w1"
+
+    def pids() -> list[str]:
+        return subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True).stdout.split()
+
+    try:
+        while ended.poll() is None and not pids():
+            time.sleep(0.1)
+        workers = pids()
+        ended.terminate()
+        assert ended.wait(60) == 128 + signal.SIGTERM and workers
+    finally:
+        ended.kill()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert (
+        not Path("/etc/netns", namespace).exists() and not Path("/sys/class/net", f"{owned_by(ended.pid)}br").exists()
+    )
 
 
 WORKERS = {

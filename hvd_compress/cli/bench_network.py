@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 
 from rich.console import Console
 
@@ -54,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         budget=budget(arguments),
         limit=arguments.limit,
     )
+    # Ended politely, it takes its networks away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     load = os.getloadavg()[0]
     console = wide_console()
     measured: list[Measured] = []

@@ -97,7 +97,9 @@ def _wait(started: list[subprocess.Popen[bytes]], folder: Path, seconds: float) 
             for rank in late:
                 _ask_where(started[rank])
             told = "\n".join(f"Worker {rank}:\n{_last_lines(folder, rank)}" for rank in late)
-            raise ConfigurationError(f"Workers did not end within {seconds:.0f} s; measure less, or allow more.\n{told}")
+            raise ConfigurationError(
+                f"Workers did not end within {seconds:.0f} s; measure less, or allow more.\n{told}"
+            )
         time.sleep(_LOOK_AGAIN)
     _check(started, folder)
 

@@ -12,10 +12,8 @@ from types import TracebackType
 from typing import final
 
 from ...errors import ConfigurationError
+from .leftovers import ETC, free_subnet, owned_by, remove_leftovers
 
-_SUBNET = "10.213.77"
-_BRIDGE_ADDRESS = f"{_SUBNET}.254"
-_ETC = Path("/etc/netns")
 # What a link may hold back, and for how long, before it drops.
 _BURST, _LATENCY = "256kb", "100ms"
 
@@ -42,6 +40,8 @@ def check_possible() -> None:
 class Network:
     """Namespaces `names[i]` with addresses `addresses[i]`, there within a `with` block and gone after it.
 
+    What a run that was killed left behind is removed before.
+
     Args:
         workers: number of namespaces, 1 to 200.
         rate: of every link, each way, as `tc` reads it ("1gbit"); None: as fast as the kernel is.
@@ -54,11 +54,12 @@ class Network:
         if not 1 <= workers <= 200:
             raise ConfigurationError(f"workers={workers}: give 1 to 200.")
         check_possible()
-        own = os.getpid() % 100000  # names of links have at most 15 characters
-        self.names = [f"hvdc{own}w{i}" for i in range(workers)]
-        self.addresses = [f"{_SUBNET}.{i + 1}" for i in range(workers)]
-        self.host_address = _BRIDGE_ADDRESS
-        self._bridge = f"hvdc{own}br"
+        remove_leftovers()
+        own, subnet = owned_by(os.getpid()), free_subnet(os.getpid())
+        self.names = [f"{own}w{i}" for i in range(workers)]
+        self.addresses = [f"{subnet}.{i + 1}" for i in range(workers)]
+        self.host_address = f"{subnet}.254"
+        self._bridge = f"{own}br"
         self._rate = rate
         self._stack = ExitStack()
 
@@ -94,7 +95,7 @@ class Network:
     def _make(self) -> None:
         _run("ip", "link", "add", self._bridge, "type", "bridge")
         self._stack.callback(_try, "ip", "link", "del", self._bridge)
-        _run("ip", "addr", "add", f"{_BRIDGE_ADDRESS}/24", "dev", self._bridge)
+        _run("ip", "addr", "add", f"{self.host_address}/24", "dev", self._bridge)
         _run("ip", "link", "set", self._bridge, "up")
         for worker in range(len(self.names)):
             self._make_worker(worker)
@@ -120,11 +121,11 @@ class Network:
 
     def _write_hosts(self, worker: int) -> None:
         """Let the machine's own name mean the worker's address: Horovod looks it up."""
-        folder = _ETC / self.names[worker]
-        made_parent = not _ETC.exists()
+        folder = ETC / self.names[worker]
+        made_parent = not ETC.exists()
         folder.mkdir(parents=True)
         if made_parent:
-            self._stack.callback(_remove_if_empty, _ETC)
+            self._stack.callback(_remove_if_empty, ETC)
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         hosts = f"127.0.0.1 localhost\n{self.addresses[worker]} {socket.gethostname()}\n"
         (folder / "hosts").write_text(hosts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
+import signal
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,8 @@ from ..turns import Budget, Turns
 from .models import WORKLOADS
 from .rivals import Trainee, trainee
 
+# Of Linux's prctl: the signal that a process gets when the one that started it is gone.
+_SET_DEATH_SIGNAL = 1
 # Rows that use torch's own collectives.
 _BY_TORCH = ("ddp", "one-reduction")
 
@@ -107,4 +111,5 @@ def _parameters(workload: str) -> int:
 
 if __name__ == "__main__":
     faulthandler.enable()
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
     main(Path(sys.argv[1]), Path(sys.argv[2]))
