@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -152,6 +155,8 @@ def test_products(library: Library) -> None:
         (48, 2048, 8),
         (19, 2050, 4),
         (2050, 19, 5),
+        (19, 8195, 3),
+        (601, 650, 4),
         (37, 70, 9),
     ],
 )
@@ -201,6 +206,33 @@ def test_products_of_thin_factors_are_the_same_on_any_number_of_threads(n: int, 
     finally:
         torch.set_num_threads(before)
     assert len(found) == 1
+
+
+PRODUCTS = """
+import hashlib
+import torch
+from hvd_compress.ops import ops_of
+random, found = torch.Generator().manual_seed(0), hashlib.sha256()
+for n, m in ((2600, 650), (511, 300), (40, 20000), (4099, 40), (64, 4608)):
+    for r in (1, 4, 7, 8):
+        left, right = torch.randn(r, n, generator=random), torch.randn(r, m, generator=random)
+        found.update(ops_of(left).matmul(left, right, transpose_a=True).numpy().tobytes())
+print(found.hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", ["", "Haswell"])
+def test_products_of_thin_factors_are_the_same_however_many_threads_numpy_has(processor: str) -> None:
+    """Also where NumPy's library has no products for few numbers, as on an older processor."""
+    kernels = {"OPENBLAS_CORETYPE": processor} if processor else {}
+
+    def digest(threads: int) -> str:
+        environment = {**os.environ, **kernels, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        words = [sys.executable, "-c", PRODUCTS]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=True).stdout
+
+    assert len({digest(threads) for threads in (1, 2, 3)}) == 1
 
 
 def test_operations_know_their_device(library: Library) -> None:
