@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="2,4,8,16", help="with the first number of parameters; none: leave out")
     parser.add_argument("--predict", default="32,128,512", help="numbers of workers for the model, by commas")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for a launch (default 600)")
-    add_budget(parser, "exchange", "row", repeats=9, warmup=3, seconds=4.0)
+    add_budget(parser, "exchange", "row", repeats=25, warmup=4, seconds=4.0)
     add_json(parser)
 
 
