@@ -3,6 +3,8 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 # Where measurements go, with their plots and pages; BENCH_ARGS are options of the command.
 BENCH_FOLDER ?= docs/benchmarks
+LIBRARY ?= torch
+MICRO = micro$(if $(filter-out torch,$(LIBRARY)),.$(LIBRARY))
 bench_page = $(RUN) -m hvd_compress bench-plot $(BENCH_FOLDER)/$(1).json -o $(BENCH_FOLDER)/$(1).svg --markdown $(BENCH_FOLDER)/$(1).md
 DEMO_ARGS := $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(METHOD),--method $(METHOD)) $(if $(NP),--np $(NP))
 
@@ -33,10 +35,10 @@ bench: setup ## set up, then as root train on links of several rates, against Ho
 	@$(RUN) -m hvd_compress bench-network --json $(BENCH_FOLDER)/network.json $(BENCH_ARGS)
 	@$(call bench_page,network)
 
-bench-micro: setup ## set up, then measure compressors by themselves, 4 KB to 256 MB (BENCH_ARGS=...)
+bench-micro: setup ## set up, then measure compressors by themselves, 4 KB to 256 MB (LIBRARY=torch, numpy or tensorflow)
 	@mkdir -p $(BENCH_FOLDER)
-	@$(RUN) -m hvd_compress bench -e 256M --json $(BENCH_FOLDER)/micro.json $(BENCH_ARGS)
-	@$(call bench_page,micro)
+	@$(RUN) -m hvd_compress bench -e 256M --library $(LIBRARY) --json $(BENCH_FOLDER)/$(MICRO).json $(BENCH_ARGS)
+	@$(call bench_page,$(MICRO))
 
 bench-growth: setup ## set up, then measure more parameters, tensors and workers (BENCH_ARGS=...)
 	@mkdir -p $(BENCH_FOLDER)

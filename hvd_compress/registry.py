@@ -102,6 +102,14 @@ def names() -> list[str]:
     return sorted({*_BUILT_IN, *_registered, *_entry_points()})
 
 
+def different_names() -> list[str]:
+    """Return one name for every known compressor: of those that mean the same, the first in the alphabet."""
+    found: dict[Operator | Codec, str] = {}
+    for name in names():
+        found.setdefault(resolve(name), name)
+    return list(found.values())
+
+
 def resolve(compression: Any) -> Operator | Codec:
     """Return the compressor that a user means.
 

@@ -28,6 +28,7 @@ from hvd_compress.bench.network.leftovers import free_subnet, owned_by, remove_l
 from hvd_compress.bench.network.namespaces import Network
 from hvd_compress.bench.sizes import as_text, parse_size, size_range
 from hvd_compress.bench.turns import Budget
+from hvd_compress.registry import different_names
 
 LIMIT = 240.0
 
@@ -146,6 +147,16 @@ def test_the_command(case: str, tmp_path: Path) -> None:
         # Of two workers' gradients, which are not alike, none but the plain average is exact.
         assert (point["relative_error"] < 1e-6) == (point["compressor"] == "identity"), point
         assert np.isfinite(point["copies"]) and point["copies"] > 0
+
+
+@pytest.mark.slow
+def test_every_compressor_is_measured_where_all_are_asked_for(tmp_path: Path) -> None:
+    options = ["--compressors", "all,codec:qsgd", "-b", "64K", "-e", "64K", "-n", "2", "--json", "found.json"]
+    done = _bench(tmp_path, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = json.loads((tmp_path / "found.json").read_text())
+    assert [point["compressor"] for point in saved["points"]] == [*different_names(), "codec:qsgd"]
+    assert "--compressors all,codec:qsgd" in saved["command"]
 
 
 @pytest.mark.parametrize(

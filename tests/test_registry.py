@@ -22,6 +22,7 @@ from hvd_compress import (
     registry,
     resolve,
 )
+from hvd_compress.registry import different_names
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,12 @@ def test_every_name_resolves() -> None:
 def test_an_unknown_name_is_told_its_nearest(wrong: str, near: str) -> None:
     with pytest.raises(UnknownCompressorError, match=f"{wrong!r}; did you mean {near!r}"):
         resolve(wrong)
+
+
+def test_different_names_are_all_that_is_known_once() -> None:
+    found = [resolve(name) for name in different_names()]
+    assert len(set(found)) == len(found)
+    assert set(found) == {resolve(name) for name in names()}
 
 
 def test_an_unknown_name_is_told_all_names() -> None:

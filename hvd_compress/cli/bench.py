@@ -17,7 +17,7 @@ from ..bench.micro.world import make_world
 from ..bench.sizes import parse_size, size_range
 from ..bench.targets import micro_targets
 from ..contract import GRADIENT_DTYPES
-from .measuring import add_json, conclude, parts, wide_console
+from .measuring import add_compressors, add_json, compressors, conclude, wide_console
 
 NAME = "bench"
 
@@ -29,11 +29,7 @@ _DEFAULT = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what to measure, in the manner of nccl-tests."""
-    parser.add_argument(
-        "--compressors",
-        default=_DEFAULT,
-        help="names of `list`, with settings if any, by commas; codec:NAME is a codec by itself",
-    )
+    add_compressors(parser, _DEFAULT, "; codec:NAME: a codec by itself")
     parser.add_argument("-b", "--minbytes", default="4K", help="smallest gradient (default 4K)")
     parser.add_argument("-e", "--maxbytes", default="64M", help="largest gradient (default 64M)")
     parser.add_argument("-f", "--stepfactor", type=int, default=16, help="from one size to the next (default 16)")
@@ -50,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     settings = MicroSettings(
-        compressors=parts(arguments.compressors),
+        compressors=compressors(arguments.compressors),
         sizes=size_range(parse_size(arguments.minbytes), parse_size(arguments.maxbytes), arguments.stepfactor),
         library=arguments.library,
         device=arguments.device,

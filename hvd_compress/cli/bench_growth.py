@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..errors import ConfigurationError
-from .measuring import add_budget, add_json, budget, conclude, numbers, parts, save, wide_console
+from .measuring import (
+    add_budget,
+    add_compressors,
+    add_json,
+    budget,
+    compressors,
+    conclude,
+    numbers,
+    save,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from ..bench.growth.point import Growth
@@ -28,7 +38,7 @@ _DEFAULT = "identity,powersgd:rank=4,scalecom,distefsgd,distefblocksgd,sketcheds
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add what grows."""
-    parser.add_argument("--compressors", default=_DEFAULT, help=f"names of `list`, by commas (default {_DEFAULT})")
+    add_compressors(parser, _DEFAULT)
     parser.add_argument("--parameters", default="1000000,10000000,100000000", help="numbers of them, by commas")
     parser.add_argument("--tensors", default="10,100,1000,2000", help="numbers of tensors of 4 KB, by commas")
     parser.add_argument(
@@ -53,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..bench.targets import growth_targets
 
     settings = GrowthSettings(
-        compressors=parts(arguments.compressors),
+        compressors=compressors(arguments.compressors),
         parameters=numbers(arguments.parameters),
         tensors=numbers(arguments.tensors),
         budget=budget(arguments),

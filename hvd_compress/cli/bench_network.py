@@ -13,7 +13,18 @@ import sys
 
 from rich.console import Console
 
-from .measuring import add_budget, add_json, budget, conclude, numbers, parts, save, wide_console
+from .measuring import (
+    add_budget,
+    add_compressors,
+    add_json,
+    budget,
+    compressors,
+    conclude,
+    numbers,
+    parts,
+    save,
+    wide_console,
+)
 
 NAME = "bench-network"
 
@@ -25,9 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", default="lstm,transformer,resnet", help="by commas (default: all three)")
     parser.add_argument("--rates", default="100mbit,1gbit,10gbit,unshaped", help="of links, by commas")
     parser.add_argument("--workers", default="2,4", help="numbers of them, by commas (default 2,4)")
-    parser.add_argument(
-        "--compressors", default=_DEFAULT, help=f"names of `list`, with settings if any, by commas (default {_DEFAULT})"
-    )
+    add_compressors(parser, _DEFAULT)
     parser.add_argument(
         "--peers",
         help="by commas; by default all: horovod, horovod:fp16, ddp, ddp:fp16, ddp:bf16, ddp:powersgd4 (DDP's hook), "
@@ -52,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         workloads=parts(arguments.models),
         rates=parts(arguments.rates),
         workers=numbers(arguments.workers),
-        rows=(*peers, *(f"ours:{name}" for name in parts(arguments.compressors))),
+        rows=(*peers, *(f"ours:{name}" for name in compressors(arguments.compressors))),
         budget=budget(arguments),
         limit=arguments.limit,
     )

@@ -14,6 +14,7 @@ from rich.console import Console
 from ..bench.targets import Target, target_table
 from ..bench.turns import LEAST_REPEATS, LEAST_WARMUP, Budget
 from ..errors import ConfigurationError
+from ..registry import different_names
 
 # A narrower terminal breaks lines; a narrower table would lose columns.
 _COLUMNS = 200
@@ -22,6 +23,26 @@ _COLUMNS = 200
 def parts(text: str) -> tuple[str, ...]:
     """Return what stands between commas; nothing for nothing."""
     return tuple(part for part in text.split(",") if part)
+
+
+def add_compressors(parser: argparse.ArgumentParser, default: str, more: str = "") -> None:
+    """Add the compressors that are measured.
+
+    Args:
+        parser: to add to.
+        default: names, by commas.
+        more: what else may be named.
+    """
+    parser.add_argument(
+        "--compressors",
+        default=default,
+        help=f"names of `list`, with settings if any, by commas; all: every one of them{more} (default {default})",
+    )
+
+
+def compressors(text: str) -> tuple[str, ...]:
+    """Return the compressors that stand between commas, "all" replaced by one name for each that is known."""
+    return tuple(name for part in parts(text) for name in (different_names() if part == "all" else (part,)))
 
 
 def numbers(text: str) -> tuple[int, ...]:
