@@ -13,6 +13,7 @@ from .bit_fields import gathered, spread
 from .largest import by_threshold, of_top
 from .pieces import change_in_place, pieces_of
 from .random import ShortStream
+from .thin_products_numpy import FEW, product_with_rows, put_product, subtract_product
 
 
 def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -244,11 +245,20 @@ class NumPyOps(ArrayOps):
     def matmul(
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None
     ) -> Array:
+        left, right = a.T if transpose_a else a, b.T if transpose_b else b
         given = out if out is not None and self.is_row_major(out) else None
-        return np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=given)
+        if transpose_a and 0 < left.shape[1] <= FEW:
+            # The same steps into new memory as into what is given: roundings must not tell ranks apart.
+            made = np.empty((left.shape[0], right.shape[1]), a.dtype) if given is None else given
+            put_product(made, left, right)
+            return made
+        if transpose_b and 0 < a.shape[0] <= FEW < b.shape[0]:
+            return product_with_rows(a, b)
+        return np.matmul(left, right, out=given)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
-        x -= np.matmul(a.T, b)
+        if a.shape[0]:
+            subtract_product(x, a.T, b)
         return x
 
     def keep_rows_(self, x: Array, kept: Array) -> Array:

@@ -1,40 +1,26 @@
-"""Products with thin factors on a processor: a few rows of the large matrix at a time.
+"""Products with thin factors, by torch on a processor or by NumPy for it: a few rows of the large matrix at a time.
 
-What they write stays in the cache, where many rows of a power of 2 of columns would push each other out. NumPy's
-products of so few numbers copy nothing that they multiply; where the large matrix is not in the cache yet, one thread
-of it writes and subtracts as fast as two of torch's. It says nothing of infinities and of what is too small, as torch
-does.
+Where the large matrix is not in the cache yet, one thread of NumPy writes and subtracts as fast as two of torch's.
 
 Roundings must not tell ranks apart. With up to `FEW` columns what is written depends on numbers and shapes alone, not
-on layouts or threads; with more, not on layouts. What is subtracted from is a rank's own.
+on layouts or threads; with more, not on layouts. What is read or subtracted from is a rank's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeAlias
 
-import numpy as np
-
+from . import thin_products_numpy as by_numpy
 from .base import Array
+from .thin_products_numpy import FEW, ROWS, blocks
 
-# The most rows of a thin factor, transposed; and the most of which every block is the work of one thread.
-THIN, FEW = 64, 8
-# Rows of a large matrix at a time, where it is written and where it is read.
-_WRITTEN, _READ = 8, 16
-# Numbers written at a time, and products of numbers up to which no library shares them out among threads: roundings
-# would depend on how many there are.
-_BLOCK, _FOR_ONE_THREAD = 2**16, 2**18
-# The same where the product is a rank's own: NumPy's library copies nothing that it multiplies.
-_OWN_BLOCK, _WITHOUT_COPY = 2**17, 2**19
-# Of a matrix that NumPy reads: columns at a time, and numbers that come of it.
-_COLUMNS, _FOUND = 2**12, 2**10
+# The most rows of a thin factor, transposed.
+THIN = 64
+# Rows of a large matrix at a time, where it is read.
+_READ = 16
 # Columns from which adding up products, one for every few rows, costs less than what it saves.
 _WIDE = 2**11
 _PAGE = 2**12
-# Rows and columns.
-_Block: TypeAlias = tuple[slice, slice]
 
 
 def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> None:
@@ -42,14 +28,11 @@ def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> Non
     left, right, out = left.detach(), right.detach().contiguous(), out.detach()
     whole = _whole_rows(left)
     if _is_for_numpy(left, left.shape[1]):
-        a, b, written = left.numpy(), right.numpy(), out.numpy()
-        with np.errstate(all="ignore"):
-            for rows, columns in _blocks(0, whole, out.shape[1], min(_BLOCK, _FOR_ONE_THREAD // left.shape[1])):
-                np.matmul(a[rows], b[:, columns], out=written[rows, columns])
+        by_numpy.put_product(out[:whole].numpy(), left[:whole].numpy(), right.numpy())
     else:
-        for rows, columns in _blocks(0, whole, out.shape[1]):
+        for rows, columns in blocks(0, whole, out.shape[1]):
             torch.mm(left[rows], right[:, columns], out=out[rows, columns])
-    for rows, columns in _blocks(whole, out.shape[0], out.shape[1]):
+    for rows, columns in blocks(whole, out.shape[0], out.shape[1]):
         rest = torch.mul(left[rows, :1], right[:1, columns], out=out[rows, columns])
         for i in range(1, left.shape[1]):
             rest.addcmul_(left[rows, i : i + 1], right[i : i + 1, columns])
@@ -60,19 +43,12 @@ def subtract_product(x: Array, left: Array, right: Array, torch: ModuleType) -> 
     left, right, x = left.detach(), right.detach().contiguous(), x.detach()
     whole = _whole_rows(left)
     if left.shape[1] <= FEW and whole and (_has_whole_pages(x) or torch.get_num_threads() > 2):
-        blocks = left[:whole].unflatten(0, (-1, _WRITTEN))
-        x[:whole].unflatten(0, (-1, _WRITTEN)).baddbmm_(blocks, right.expand(len(blocks), -1, -1), alpha=-1.0)
+        parts = left[:whole].unflatten(0, (-1, ROWS))
+        x[:whole].unflatten(0, (-1, ROWS)).baddbmm_(parts, right.expand(len(parts), -1, -1), alpha=-1.0)
     elif _is_for_numpy(left, left.shape[1]):
-        a, b, changed = left.numpy(), right.numpy(), x.numpy()
-        memory = np.empty(min(_OWN_BLOCK, x.numel()), changed.dtype)
-        most = min(_OWN_BLOCK, _WITHOUT_COPY // left.shape[1])
-        with np.errstate(all="ignore"):
-            for rows, columns in _blocks(0, whole, x.shape[1], most):
-                part = changed[rows, columns]
-                product = memory[: part.size].reshape(part.shape)
-                np.subtract(part, np.matmul(a[rows], b[:, columns], out=product), out=part)
+        by_numpy.subtract_product(x[:whole].numpy(), left[:whole].numpy(), right.numpy())
     else:
-        for rows, columns in _blocks(0, whole, x.shape[1]):
+        for rows, columns in blocks(0, whole, x.shape[1]):
             x[rows, columns].addmm_(left[rows], right[:, columns], alpha=-1.0)
     if whole < x.shape[0]:
         for i in range(left.shape[1]):
@@ -82,29 +58,13 @@ def subtract_product(x: Array, left: Array, right: Array, torch: ModuleType) -> 
 def product_with_rows(a: Array, x: Array, torch: ModuleType) -> Array:
     """Return a x^T for a (r, m), x (n, m), r >= 1."""
     if _is_for_numpy(x, a.shape[0]) and torch.get_num_threads() == 1 and (a.shape[0] == 1 or _without_copies(torch)):
-        with np.errstate(all="ignore"):
-            return torch.from_numpy(_product_with_rows(a.detach().numpy(), x.detach().numpy()))
+        return torch.from_numpy(by_numpy.product_with_rows(a.detach().numpy(), x.detach().numpy()))
     whole = x.shape[0] // _READ * _READ
     if not whole:
         return torch.mm(a, x.t())
-    blocks = x[:whole].unflatten(0, (-1, _READ))
-    found = torch.bmm(a.expand(len(blocks), -1, -1), blocks.mT).transpose(0, 1).reshape(a.shape[0], whole)
+    parts = x[:whole].unflatten(0, (-1, _READ))
+    found = torch.bmm(a.expand(len(parts), -1, -1), parts.mT).transpose(0, 1).reshape(a.shape[0], whole)
     return found if whole == x.shape[0] else torch.cat([found, torch.mm(a, x[whole:].t())], dim=1)
-
-
-def _product_with_rows(a: np.ndarray[Any, Any], x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    (r, m), n = a.shape, x.shape[0]
-    columns = min(m, _COLUMNS)
-    rows = max(_WRITTEN, min(_WITHOUT_COPY // (columns * r), _FOUND // r) // _WRITTEN * _WRITTEN)
-    found = np.empty((n, r), x.dtype)
-    more = np.empty((min(n, rows), r), x.dtype)
-    for row in range(0, n, rows):
-        part, block = found[row : row + rows], x[row : row + rows]
-        np.matmul(block[:, :columns], a[:, :columns].T, out=part)
-        for column in range(columns, m, columns):
-            beyond = slice(column, column + columns)
-            part += np.matmul(block[:, beyond], a[:, beyond].T, out=more[: len(part)])
-    return np.ascontiguousarray(found.T)
 
 
 def product_with_columns(a: Array, x: Array, torch: ModuleType) -> Array:
@@ -132,18 +92,9 @@ def _whole_rows(left: Array) -> int:
     The product of one column and one row is nothing but an outer product, which is the fastest there is.
     """
     rows: int = left.shape[0]
-    return 0 if left.shape[1] == 1 else rows // _WRITTEN * _WRITTEN
+    return 0 if left.shape[1] == 1 else rows // ROWS * ROWS
 
 
 def _has_whole_pages(x: Array) -> bool:
     """Return whether rows fill pages of memory: several of them at a time are then read as fast as one by one."""
     return bool(x.shape[1] * x.element_size() % _PAGE == 0)
-
-
-def _blocks(first: int, end: int, columns: int, most: int = _BLOCK) -> Iterator[_Block]:
-    """Yield parts of rows first .. end - 1, of at most so many numbers: at least a few rows each."""
-    width = max(1, min(columns, most // _WRITTEN))
-    length = most // width // _WRITTEN * _WRITTEN
-    for row in range(first, end, length):
-        for column in range(0, columns, width):
-            yield slice(row, min(row + length, end)), slice(column, min(column + width, columns))

@@ -18,7 +18,8 @@ from .largest import by_groups
 from .numpy_ops import NumPyOps
 from .pieces import change_in_place, pieces_of
 from .random import ShortStream
-from .thin_products import FEW, THIN, product_with_columns, product_with_rows, put_product, subtract_product
+from .thin_products import THIN, product_with_columns, product_with_rows, put_product, subtract_product
+from .thin_products_numpy import FEW
 
 if TYPE_CHECKING:
     import torch
