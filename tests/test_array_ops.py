@@ -211,12 +211,19 @@ def test_products_of_thin_factors_are_the_same_on_any_number_of_threads(n: int, 
 PRODUCTS = """
 import hashlib
 import torch
+from hvd_compress.codecs.atomo import Spectral
+from hvd_compress.contract import Spec
 from hvd_compress.ops import ops_of
 random, found = torch.Generator().manual_seed(0), hashlib.sha256()
-for n, m in ((2600, 650), (511, 300), (40, 20000), (4099, 40), (64, 4608)):
+for n, m in ((2601, 650), (511, 300), (9, 8000), (40, 20000), (4099, 40), (64, 4608)):
     for r in (1, 4, 7, 8):
         left, right = torch.randn(r, n, generator=random), torch.randn(r, m, generator=random)
-        found.update(ops_of(left).matmul(left, right, transpose_a=True).numpy().tobytes())
+        total, codec = torch.randn(n, m, generator=random), Spectral(rank=r)
+        for a, b, x in ((left, right, total), (left.numpy(), right.numpy(), total.numpy())):
+            ops = ops_of(a)
+            found.update(ops.to_numpy(ops.matmul(a, b, transpose_a=True)).tobytes())
+            parts = ops.flatten(ops.copy(a)), ops.flatten(ops.copy(b))
+            found.update(ops.to_numpy(codec.accumulate_(ops.copy(x), parts, Spec((n, m)), ops)).tobytes())
 print(found.hexdigest())
 """
 

@@ -285,7 +285,8 @@ def _left() -> str:
     """Return what networks of this process have left behind."""
     found = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
     found += subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    return "\n".join(line for line in found.splitlines() if line.startswith(owned_by(os.getpid())))
+    own = owned_by(os.getpid())
+    return "\n".join(line for line in found.splitlines() if line.startswith((f"{own}w", f"{own}br")))
 
 
 SENDER = """
@@ -367,12 +368,12 @@ def test_what_a_killed_run_left_is_removed_and_addresses_of_others_are_not_used(
     with Network(1, None) as network:
         found = subprocess.run(["ip", "-brief", "addr"], capture_output=True, text=True).stdout
         found += subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-        assert owned_by(abandon.pid) not in found and owned_by(os.getpid()) in found
-        assert not list(Path("/etc/netns").glob(f"{owned_by(abandon.pid)}*"))
+        assert f"{owned_by(abandon.pid)}w" not in found and f"{owned_by(os.getpid())}w0" in found
+        assert not list(Path("/etc/netns").glob(f"{owned_by(abandon.pid)}w*"))
         # This process is alive: what it has made stays, and its addresses are taken.
         remove_leftovers()
-        assert not network.host_address.startswith(free_subnet(os.getpid()))
-        assert owned_by(os.getpid()) in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+        assert not network.host_address.startswith(f"{free_subnet(os.getpid())}.")
+        assert f"{owned_by(os.getpid())}w0" in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
     assert _left() == ""
 
 
@@ -404,7 +405,7 @@ def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
 
 WORKERS = {
     "failing": ("Worker 1 ended with exit status 3", "told why"),
-    "waiting": ("did not end within 3 s", "in where_it_waits"),
+    "waiting": ("did not end within 8 s", "in where_it_waits"),
 }
 # Horovod's rendezvous server leaves its socket to the end of the process.
 RUN_WORKERS = """
@@ -415,7 +416,7 @@ from hvd_compress.bench.network.namespaces import Network
 program = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
 try:
     with Network(2, None) as network:
-        run_workers(network, program, pathlib.Path(), 30.0 if sys.argv[2] == "failing" else 3.0)
+        run_workers(network, program, pathlib.Path(), 30.0 if sys.argv[2] == "failing" else 8.0)
 except ConfigurationError as error:
     print(error)
 """

@@ -43,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "one-reduction:4 (one factor a step, as epfml/powersgd)",
     )
     add_budget(parser, "step", "row", repeats=10, warmup=4, seconds=5.0)
-    parser.add_argument("--limit", type=float, help="seconds for all rows on one kind of link (default: minutes a row)")
+    parser.add_argument(
+        "--limit", type=float, help="seconds for all rows on one kind of link (default 180, and 80 + 2 SECONDS a row)"
+    )
     parser.add_argument("--no-bytes", action="store_true", help="leave out the steps whose bytes are counted")
     add_json(parser)
 

@@ -59,7 +59,7 @@ class Spectral(Codec):
     def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         left, right = self._factors(parts, spec, ops)
         matrix = ops.reshape(total, spec.matrix_shape)
-        return ops.reshape(ops.subtract_product_(matrix, -left, right), spec.shape)
+        return ops.reshape(ops.add_(matrix, ops.matmul(left, right, transpose_a=True)), spec.shape)
 
     def payload(self, spec: Spec) -> tuple[tuple[int, str], ...]:
         (n, m), slots, dtype = spec.matrix_shape, self._slots(spec), spec.wide.dtype

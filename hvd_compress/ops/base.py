@@ -463,7 +463,7 @@ class ArrayOps(ABC):
 
     @abstractmethod
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:
-        """Return x - a^T b for x (n, m), a (r, n), b (r, m)."""
+        """Return x - a^T b for x (n, m), a (r, n), b (r, m), a rank's own: roundings may depend on threads."""
 
     @abstractmethod
     def keep_rows_(self, x: Array, kept: Array) -> Array:

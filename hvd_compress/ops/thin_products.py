@@ -1,6 +1,7 @@
 """Products with thin factors, by torch on a processor or by NumPy for it: a few rows of the large matrix at a time.
 
-Where the large matrix is not in the cache yet, one thread of NumPy writes and subtracts as fast as two of torch's.
+Where the large matrix is not in the cache yet, one thread of NumPy writes and subtracts as fast as two of torch's. It
+writes by one thread also where torch has many: what two ranks write must not depend on how many each has.
 
 Roundings must not tell ranks apart. With up to `FEW` columns what is written depends on numbers and shapes alone, not
 on layouts or threads; with more, not on layouts. What is read or subtracted from is a rank's own.
@@ -12,7 +13,7 @@ from types import ModuleType
 
 from . import thin_products_numpy as by_numpy
 from .base import Array
-from .thin_products_numpy import FEW, ROWS, blocks
+from .thin_products_numpy import FEW, ROWS, blocks, whole_rows
 
 # The most rows of a thin factor, transposed.
 THIN = 64
@@ -26,12 +27,12 @@ _PAGE = 2**12
 def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> None:
     """Write left right, (n, r) times (r, m), to row-major `out`, (n, m), r >= 1."""
     left, right, out = left.detach(), right.detach().contiguous(), out.detach()
-    whole = _whole_rows(left)
     if _is_for_numpy(left, left.shape[1]):
-        by_numpy.put_product(out[:whole].numpy(), left[:whole].numpy(), right.numpy())
-    else:
-        for rows, columns in blocks(0, whole, out.shape[1]):
-            torch.mm(left[rows], right[:, columns], out=out[rows, columns])
+        by_numpy.put_product(out.numpy(), left.numpy(), right.numpy())
+        return
+    whole = whole_rows(left)
+    for rows, columns in blocks(0, whole, out.shape[1]):
+        torch.mm(left[rows], right[:, columns], out=out[rows, columns])
     for rows, columns in blocks(whole, out.shape[0], out.shape[1]):
         rest = torch.mul(left[rows, :1], right[:1, columns], out=out[rows, columns])
         for i in range(1, left.shape[1]):
@@ -41,7 +42,7 @@ def put_product(out: Array, left: Array, right: Array, torch: ModuleType) -> Non
 def subtract_product(x: Array, left: Array, right: Array, torch: ModuleType) -> None:
     """Subtract left right, (n, r) times (r, m), from x, (n, m), r >= 1."""
     left, right, x = left.detach(), right.detach().contiguous(), x.detach()
-    whole = _whole_rows(left)
+    whole = whole_rows(left)
     if left.shape[1] <= FEW and whole and (_has_whole_pages(x) or torch.get_num_threads() > 2):
         parts = left[:whole].unflatten(0, (-1, ROWS))
         x[:whole].unflatten(0, (-1, ROWS)).baddbmm_(parts, right.expand(len(parts), -1, -1), alpha=-1.0)
@@ -84,15 +85,6 @@ def _is_for_numpy(x: Array, rank: int) -> bool:
 def _without_copies(torch: ModuleType) -> bool:
     """Return whether NumPy's library multiplies few rows without copying the large matrix, as for newer processors."""
     return bool(torch.backends.cpu.get_cpu_capability() == "AVX512")
-
-
-def _whole_rows(left: Array) -> int:
-    """Return how many rows of a product are for products of several rows; the others are sums of outer products.
-
-    The product of one column and one row is nothing but an outer product, which is the fastest there is.
-    """
-    rows: int = left.shape[0]
-    return 0 if left.shape[1] == 1 else rows // ROWS * ROWS
 
 
 def _has_whole_pages(x: Array) -> bool:

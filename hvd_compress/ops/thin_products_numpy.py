@@ -29,11 +29,19 @@ _COLUMNS, _FOUND = 2**12, 2**10
 
 
 def put_product(out: Matrix, left: Matrix, right: Matrix) -> None:
-    """Write left right, (n, r) times (r, m), to `out`, (n, m), r >= 1."""
-    multiply: Any = np.multiply if left.shape[1] == 1 else np.matmul
+    """Write left right, (n, r) times (r, m), to `out`, (n, m), r >= 1.
+
+    By one thread, and with the same roundings on any machine of a kind, however many threads there are.
+    """
+    whole = whole_rows(left)
     with np.errstate(all="ignore"):
-        for rows, columns in blocks(0, len(out), out.shape[1], min(_WRITTEN, _FOR_ONE_THREAD // left.shape[1])):
-            multiply(left[rows], right[:, columns], out=out[rows, columns])
+        for rows, columns in blocks(0, whole, out.shape[1], min(_WRITTEN, _FOR_ONE_THREAD // left.shape[1])):
+            np.matmul(left[rows], right[:, columns], out=out[rows, columns])
+        for rows, columns in blocks(whole, len(out), out.shape[1]):
+            # Of a row or a few: products of a matrix and a vector would be shared out.
+            rest = np.multiply(left[rows, :1], right[:1, columns], out=out[rows, columns])
+            for i in range(1, left.shape[1]):
+                rest += left[rows, i : i + 1] * right[i : i + 1, columns]
 
 
 def subtract_product(x: Matrix, left: Matrix, right: Matrix) -> None:
@@ -62,6 +70,15 @@ def product_with_rows(a: Matrix, x: Matrix) -> Matrix:
                 beyond = slice(column, column + columns)
                 part += np.matmul(block[:, beyond], a[:, beyond].T, out=more[: len(part)])
     return np.ascontiguousarray(found.T)
+
+
+def whole_rows(left: Any) -> int:
+    """Return how many rows of a product are for products of several rows; the others are sums of outer products.
+
+    The product of one column and one row is nothing but an outer product, which is the fastest there is.
+    """
+    rows: int = left.shape[0]
+    return 0 if left.shape[1] == 1 else rows // ROWS * ROWS
 
 
 def blocks(first: int, end: int, columns: int, most: int = _WRITTEN) -> Iterator[Block]:

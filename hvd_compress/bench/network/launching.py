@@ -90,39 +90,40 @@ def _of_a_launcher(network: Network, rank: int, port: int) -> dict[str, str]:
 def _wait(started: list[subprocess.Popen[bytes]], folder: Path, seconds: float) -> None:
     """Wait for all; as soon as one fails nobody waits for the others, which wait for it."""
     last = time.monotonic() + seconds
-    while any(process.poll() is None for process in started):
-        _check(started, folder)
+    while any(process.poll() is None for process in started) and not _failed(started):
         if time.monotonic() > last:
             late = [rank for rank, process in enumerate(started) if process.poll() is None]
-            for rank in late:
-                _ask_where(started[rank])
+            _ask_where([started[rank] for rank in late])
             told = "\n".join(f"Worker {rank}:\n{_last_lines(folder, rank)}" for rank in late)
             raise ConfigurationError(
-                f"Workers did not end within {seconds:.0f} s; measure less, or allow more.\n{told}"
+                f"Workers did not end within {seconds:.0f} s; measure less, or allow more (--limit).\n{told}"
             )
         time.sleep(_LOOK_AGAIN)
-    _check(started, folder)
+    if _failed(started):
+        # Others may fail of that one: who was first is seen when all are told.
+        time.sleep(_LAST_WORDS / 10)
+        told = "\n".join(
+            f"Worker {rank} ended with exit status {started[rank].returncode}:\n{_last_lines(folder, rank)}"
+            for rank in _failed(started)
+        )
+        raise ConfigurationError(told)
 
 
-def _check(started: list[subprocess.Popen[bytes]], folder: Path) -> None:
-    for rank, process in enumerate(started):
-        if process.poll():
-            raise ConfigurationError(
-                f"Worker {rank} ended with exit status {process.returncode}:\n{_last_lines(folder, rank)}"
-            )
+def _failed(started: list[subprocess.Popen[bytes]]) -> list[int]:
+    return [rank for rank, process in enumerate(started) if process.poll()]
 
 
 def _last_lines(folder: Path, rank: int) -> str:
     return "\n".join((folder / f"output.{rank}").read_text(errors="replace").splitlines()[-_LAST_LINES:])
 
 
-def _ask_where(process: subprocess.Popen[bytes]) -> None:
-    """End a worker so that it writes where it is, if its program has Python's fault handler on."""
-    process.send_signal(signal.SIGABRT)
-    try:
-        process.wait(_LAST_WORDS)
-    except subprocess.TimeoutExpired:
-        return  # killed with all others
+def _ask_where(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End workers so that each writes where it is, if its program has Python's fault handler on."""
+    for process in processes:
+        process.send_signal(signal.SIGABRT)
+    last = time.monotonic() + _LAST_WORDS
+    while any(process.poll() is None for process in processes) and time.monotonic() < last:
+        time.sleep(_LOOK_AGAIN)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

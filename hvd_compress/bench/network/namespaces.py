@@ -123,7 +123,7 @@ class Network:
         """Let the machine's own name mean the worker's address: Horovod looks it up."""
         folder = ETC / self.names[worker]
         made_parent = not ETC.exists()
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if made_parent:
             self._stack.callback(_remove_if_empty, ETC)
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)

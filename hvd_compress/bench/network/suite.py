@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 import tempfile
@@ -134,10 +135,19 @@ def _run(
             "budget": asdict(budget),
             "settle": settle,
             "seed": settings.seed,
+            "parent": os.getpid(),
             "interfaces": [network.interface(worker) for worker in range(workers)],
         }
         (folder / "request.json").write_text(json.dumps(request))
-        program = [sys.executable, "-m", f"{__package__}.worker", name + "/request.json", name + "/result.json"]
+        program = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            f"{__package__}.worker",
+            name + "/request.json",
+            name + "/result.json",
+        ]
         run_workers(network, program, folder, limit, variables)
         found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return found

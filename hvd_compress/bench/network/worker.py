@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
 import json
+import os
 import signal
 import sys
 import time
@@ -55,6 +55,8 @@ class Row:
 def main(request: Path, result: Path) -> None:
     """Measure all rows in turn; rank 0 writes."""
     asked = json.loads(request.read_text())
+    if os.getppid() != asked["parent"]:
+        sys.exit("The command that started this worker is gone.")
     torch.set_num_threads(1)
     stock.init()
     if any(row.startswith(_BY_TORCH) for row in asked["rows"]):
@@ -110,6 +112,5 @@ def _parameters(workload: str) -> int:
 
 
 if __name__ == "__main__":
-    faulthandler.enable()
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
     main(Path(sys.argv[1]), Path(sys.argv[2]))
