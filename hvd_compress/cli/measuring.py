@@ -76,6 +76,8 @@ def conclude(
     measured = [target for target in targets if target.measured is not None]
     if measured:
         console.print(target_table(measured))
+    else:
+        console.print("None of the targets speaks about rows like these.")
     save(arguments, report, targets)
 
 
