@@ -86,6 +86,8 @@ def _points(settings: MicroSettings, world: World, size: int, progress: Callable
     for repeat in range(settings.warmup + settings.repeats):
         timed = repeat >= settings.warmup
         for subject, found in zip(subjects, samples, strict=True):
+            if settings.device == "cpu":
+                _warm(drawn.nbytes)
             copier()  # the exchange, too, finds its gradient where it was just written
             copy = _timed(copier, world)
             mean, sample = subject.exchange()
@@ -132,6 +134,16 @@ def _mean(settings: MicroSettings, shape: tuple[int, int], size: int) -> np.ndar
 
 def _relative_error(mean: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
     return float(np.linalg.norm(mean.astype(np.float64) - true) / np.linalg.norm(true))
+
+
+def _warm(nbytes: int) -> None:
+    """Have memory for three gradients handed out and take it back: an own copy, what is encoded and what is decoded.
+
+    A virtual machine gives memory that is free for seconds back to its host, and takes many times as long to get it
+    again; by turns, rows of large gradients would all wait for that, which no process does that exchanges all the time.
+    """
+    held = [np.ones(nbytes, np.uint8) for _ in range(3)]
+    held.clear()
 
 
 def _timed(work: Callable[[], object], world: World) -> float:
