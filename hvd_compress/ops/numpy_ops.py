@@ -252,8 +252,8 @@ class NumPyOps(ArrayOps):
             made = np.empty((left.shape[0], right.shape[1]), a.dtype) if given is None else given
             put_product(made, left, right)
             return made
-        if transpose_b and 0 < a.shape[0] <= FEW < b.shape[0]:
-            return product_with_rows(a, b)
+        if transpose_b and 0 < left.shape[0] <= FEW < b.shape[0]:
+            return product_with_rows(left, b)
         return np.matmul(left, right, out=given)
 
     def subtract_product_(self, x: Array, a: Array, b: Array) -> Array:

@@ -87,7 +87,7 @@ def _points(settings: MicroSettings, world: World, size: int, progress: Callable
         timed = repeat >= settings.warmup
         for subject, found in zip(subjects, samples, strict=True):
             if settings.device == "cpu":
-                _warm(drawn.nbytes)
+                _warm(size)
             copier()  # the exchange, too, finds its gradient where it was just written
             copy = _timed(copier, world)
             mean, sample = subject.exchange()

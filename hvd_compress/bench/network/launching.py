@@ -15,8 +15,8 @@ from .namespaces import Network
 
 # Of what a worker printed, in an error's message.
 _LAST_LINES = 40
-# Seconds between looks at the workers, and for one that is ended to write where it was.
-_LOOK_AGAIN, _LAST_WORDS = 0.05, 5.0
+# Seconds between looks at the workers, for one that is ended to write where it was, and for others to fail of one.
+_LOOK_AGAIN, _LAST_WORDS, _OTHERS = 0.05, 5.0, 0.5
 
 
 def run_workers(
@@ -100,8 +100,8 @@ def _wait(started: list[subprocess.Popen[bytes]], folder: Path, seconds: float) 
             )
         time.sleep(_LOOK_AGAIN)
     if _failed(started):
-        # Others may fail of that one: who was first is seen when all are told.
-        time.sleep(_LAST_WORDS / 10)
+        # Who was first is seen when all are told.
+        time.sleep(_OTHERS)
         told = "\n".join(
             f"Worker {rank} ended with exit status {started[rank].returncode}:\n{_last_lines(folder, rank)}"
             for rank in _failed(started)
