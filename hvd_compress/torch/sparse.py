@@ -8,6 +8,8 @@ from typing import Any
 import horovod.torch as stock
 import torch
 
+from .waiting import wait_for
+
 # The row of a placeholder: Gloo never ends a gather of nothing, so a rank with nothing sends this, and all drop it.
 NO_ROW = -1
 
@@ -29,7 +31,7 @@ def start_gather(
     values_under_way = stock.allgather_async(values, name=f"{name}.values", process_set=process_set)
 
     def wait() -> torch.Tensor:
-        all_rows, all_values = stock.synchronize(rows_under_way), stock.synchronize(values_under_way)
+        all_rows, all_values = wait_for(rows_under_way), wait_for(values_under_way)
         real = all_rows[:, 0] != NO_ROW
         all_values = all_values[real] / process_set.size() if average else all_values[real]
         return torch.sparse_coo_tensor(all_rows[real].t(), all_values, parameter.shape, check_invariants=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import time
 from typing import Any, final
 
 import horovod.torch as stock
@@ -11,12 +10,10 @@ import torch
 
 from ..contract import AllGather, AllToAll, Broadcast, Collective, Max, Mean, Sum, Swap
 from ..drivers import Transport
+from .waiting import wait_for
 
 # What Horovod cannot move for torch travels as the bits of a type of the same width that it can.
 _CARRIED_AS = {torch.bfloat16: torch.int16, torch.bool: torch.uint8}
-
-# Seconds.
-_LOOK_AGAIN = 5e-5
 
 _REDUCTIONS = {Mean: stock.Average, Sum: stock.Sum, Max: stock.Max}
 
@@ -54,10 +51,7 @@ class HorovodTransport(Transport):
 
     def finish(self, handle: Any) -> torch.Tensor:
         number, request, dtype = handle
-        # Horovod's own waiting looks once a millisecond, which is longer than many a small collective takes.
-        while not stock.poll(number):
-            time.sleep(_LOOK_AGAIN)
-        result = stock.synchronize(number)
+        result = wait_for(number)
         if isinstance(result, tuple):  # alltoall returns the splits received besides
             result = result[0]
         if isinstance(request, AllGather):
@@ -72,9 +66,13 @@ class HorovodTransport(Transport):
         """Return one small picklable object of every rank, by rank; waits for all of them."""
         data = torch.frombuffer(bytearray(pickle.dumps(item)), dtype=torch.uint8)
         length = torch.tensor([data.numel()], dtype=torch.int64)
-        lengths = stock.allgather(length, name=f"{name}.length", process_set=self._process_set).tolist()
-        joined = stock.allgather(data, name=f"{name}.data", process_set=self._process_set)
+        lengths = self._gathered(length, f"{name}.length").tolist()
+        joined = self._gathered(data, f"{name}.data")
         return [pickle.loads(piece.numpy().tobytes()) for piece in torch.split(joined, lengths)]
+
+    def _gathered(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        gathered: torch.Tensor = wait_for(stock.allgather_async(tensor, name=name, process_set=self._process_set))
+        return gathered
 
     def _global_rank(self, request: Broadcast) -> int:
         """Return the rank that Horovod means: of all processes, not of the process set."""

@@ -37,6 +37,8 @@ SETTINGS = {
     # report), but not before a machine that stopped for a while has gone on.
     "HOROVOD_STALL_CHECK_TIME_SECONDS": "10",
     "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "45",
+    # Gloo's own limit, 30 s by default, would come first.
+    "HOROVOD_GLOO_TIMEOUT_SECONDS": "75",
     # More ranks than cores must not spin while they wait.
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }

@@ -10,6 +10,7 @@ import torch
 
 from hvd_compress import Cast, ConfigurationError, ErrorFeedback, Identity, PowerSGD, UsageError
 from hvd_compress.contract import walk
+from hvd_compress.torch.transport import HorovodTransport
 
 from .common import assert_same_bits, backward, distributed, exchange, gradients, parameters, raises
 from .harness import check
@@ -131,7 +132,7 @@ def the_state_of_another_rank_is_refused() -> None:
     params = parameters()
     optimizer = distributed(params, PowerSGD(rank=2))
     exchange(optimizer, params, _own(0))
-    everyone = stock.allgather_object(optimizer.exchange.state_dict(), name="states")
+    everyone = HorovodTransport(stock.global_process_set).gather_objects(optimizer.exchange.state_dict(), "states")
     neighbour = everyone[(stock.rank() + 1) % stock.size()]
     with raises(ConfigurationError, "rank"):
         optimizer.exchange.load_state_dict(neighbour)
@@ -155,7 +156,8 @@ def replicated_state_is_equal_on_ranks_and_local_state_is_not() -> None:
     optimizer = distributed(params, PowerSGD(rank=2))
     for step in range(3):
         exchange(optimizer, params, _own(step))
-    everyone = stock.allgather_object(dict(_leaves(optimizer.exchange.state_dict())), name="leaves")
+    own = dict(_leaves(optimizer.exchange.state_dict()))
+    everyone = HorovodTransport(stock.global_process_set).gather_objects(own, "leaves")
     for path, leaf in everyone[0].items():
         same = all(torch.equal(leaf, other[path]) for other in everyone[1:])
         assert same == (not path.endswith("error")), path

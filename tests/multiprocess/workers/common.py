@@ -14,6 +14,7 @@ from torch import nn
 import hvd_compress.torch as hvd
 from hvd_compress import Simulator
 from hvd_compress.contract import walk
+from hvd_compress.torch.transport import HorovodTransport
 
 # Every kind of shape: matrices that rank 2 compresses, ones too small for it, vectors, a scalar, nothing at all.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -116,7 +117,8 @@ def assert_same_bits(actual: Mapping[str, torch.Tensor], expected: Mapping[str, 
 
 def assert_equal_on_ranks(tensors: Mapping[str, torch.Tensor]) -> None:
     """Check that every rank holds the same bits."""
-    everyone = stock.allgather_object({name: _bits(x) for name, x in tensors.items()}, name="equal_on_ranks")
+    own = {name: _bits(x) for name, x in tensors.items()}
+    everyone = HorovodTransport(stock.global_process_set).gather_objects(own, "equal_on_ranks")
     for rank, other in enumerate(everyone):
         differ = sorted(name for name in everyone[0] if other.get(name) != everyone[0][name])
         assert other.keys() == everyone[0].keys() and not differ, f"ranks 0 and {rank} differ in {differ}"

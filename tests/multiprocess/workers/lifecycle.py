@@ -57,6 +57,23 @@ def a_step_that_calls_the_one_above_exchanges_once(name: str) -> None:
     assert_close({n: p.detach() for n, p in params.items()}, expected, 1e-4)
 
 
+@check(min_ranks=2, cases=["agreement", "exchange"])
+def a_rank_that_waits_leaves_the_core_to_others(what: str) -> None:
+    params = parameters()
+    optimizer = distributed(params, Identity())
+    if what == "exchange":  # after the first step, in which ranks agree on what is sparse before anything else
+        exchange(optimizer, params, gradients(0)[stock.rank()])
+    if stock.rank() == 0:
+        time.sleep(2.0)
+    backward(params, gradients(1)[stock.rank()])
+    began, computed = time.perf_counter(), time.thread_time()
+    optimizer.synchronize()
+    waited = time.perf_counter() - began
+    if stock.rank() > 0:
+        assert waited > 1.0, waited
+        assert time.thread_time() - computed < 0.5 * waited
+
+
 @check(cases=["dropped", "kept"])
 def a_second_optimizer_takes_over(name: str) -> None:
     params = parameters()

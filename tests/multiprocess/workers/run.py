@@ -38,13 +38,16 @@ def _start_horovod(ranks: int) -> tuple[int, int, Gather, Callable[[], None]]:
     import horovod.torch as stock
     import torch
 
+    from hvd_compress.torch.waiting import wait_for
+
     from . import process_sets
 
     torch.set_num_threads(1)
     stock.init(process_sets=process_sets.make(ranks))
 
     def gather(flag: bool) -> Sequence[bool]:
-        return [bool(x) for x in stock.allgather(torch.tensor([int(flag)]), name="harness").tolist()]
+        handle = stock.allgather_async(torch.tensor([int(flag)]), name="harness")
+        return [bool(x) for x in wait_for(handle).tolist()]
 
     return stock.rank(), stock.size(), gather, stock.shutdown
 

@@ -92,15 +92,22 @@ def torch_and_tensorflow_train_alike(name: str) -> None:
     ours, theirs = _TensorFlowModel(case, weights), _TorchModel(case, weights)
     for step, rate in enumerate(RATES):
         images, labels = _batch(step)
-        before = ours.weights()
-        ours.step(images, labels, rate)
-        theirs.step(images, labels, rate)
-        moved = {key: x - before[key] for key, x in ours.weights().items()}
-        assert_close(moved, {key: x - before[key] for key, x in theirs.weights().items()}, case.tolerance)
+        moved, expected = (_moved(model, images, labels, rate) for model in (ours, theirs))
+        assert_close(moved, expected, case.tolerance)
         assert any(np.any(x != 0.0) for x in moved.values())
+    assert_close(ours.weights(), theirs.weights(), case.tolerance)
     assert_equal_on_ranks(ours.weights())
     assert ours.units() == theirs.units()
     assert name == "identity" or any(not unit.endswith("Identity()") for unit in ours.units())
+
+
+def _moved(
+    model: _TensorFlowModel | _TorchModel, images: np.ndarray, labels: np.ndarray, rate: float
+) -> dict[str, np.ndarray]:
+    """Take a step; return how far every weight went: nowhere, exactly, where nothing was sent."""
+    before = model.weights()
+    model.step(images, labels, rate)
+    return {key: x - before[key] for key, x in model.weights().items()}
 
 
 def _weights() -> dict[str, np.ndarray]:
