@@ -13,13 +13,25 @@ from cases import CUDA, HOST, NUMPY, ROWS, TENSORFLOW, TORCH, WORLD_SIZES, Libra
 from hypothesis import settings
 from rotation import TENSORFLOW_SHARE, chosen, in_turn
 
+from hvd_compress.ops import in_numpy
+
 settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.load_profile("quick")
 torch.set_num_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 
+# Elements from which TensorFlow's graphs leave work to NumPy: beyond all that tests are of, or none.
+WORTH = {"in TensorFlow": 2**40, "in NumPy": 0}
+
 NO_DEVICE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is present")
+
+
+@pytest.fixture(params=list(WORTH))
+def where_work_is_done(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What does the work that an operator of TensorFlow's may leave to NumPy."""
+    monkeypatch.setattr(in_numpy, "WORTH", WORTH[request.param])
+    return str(request.param)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -18,6 +18,8 @@ from cases import TENSORFLOW, bits, dtype_of, wide
 from hvd_compress import CorruptPayloadError
 from hvd_compress.ops import ArrayOps, TorchOps, ops_of
 
+pytestmark = pytest.mark.usefixtures("where_work_is_done")
+
 Call = Callable[..., Any]
 
 RANDOM = np.random.default_rng(0)

@@ -97,7 +97,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("row", "world"), CASES)
-def test_a_graph_does_what_the_simulator_does(row: Row, world: int) -> None:
+def test_a_graph_does_what_the_simulator_does(row: Row, world: int, where_work_is_done: str) -> None:
     parameters = parameters_of(TENSORFLOW, True, SHAPES, "float64") if row.parameters else None
     graph = GraphSimulator(row.compressor, world, learning_rate=row.rate, parameters=parameters, allow_larger=True)
     run(graph, simulator_of(row, world, TENSORFLOW, parameters=parameters), row)

@@ -61,7 +61,7 @@ class BlockSign(Piecewise):
     def block_length(self) -> int:
         return self.block
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         flat = ops.flatten(array)
         size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))
         if size == 0:

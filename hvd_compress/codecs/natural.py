@@ -39,7 +39,7 @@ class Natural(Piecewise):
         del spec
         return 1.125
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         flat = ops.flatten(array)
         size, top = ops.shape(flat)[0], _TOP.get(ops.dtype(array), _LARGEST)
         uniforms = ops.uniform((size,), "float32", key)

@@ -26,7 +26,7 @@ class OneBit(Piecewise):
     Source: Seide, Fu, Droppo, Li, Yu 2014, section 3.1: threshold 0, values that minimize the squared error.
     """
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         flat = ops.flatten(array)
         size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))
         if size == 0:

@@ -59,7 +59,7 @@ class QSGD(Piecewise):
         n = min(spec.size, self.bucket)
         return 1.0 + min(n / (4.0 * self.levels**2), math.sqrt(n) / self.levels)
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         flat = ops.flatten(array)
         size, dtype = ops.shape(flat)[0], wide_dtype(ops.dtype(flat))
         if size == 0:

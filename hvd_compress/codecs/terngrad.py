@@ -53,7 +53,7 @@ class TernGrad(Piecewise):
             raise ConfigurationError(f"TernGrad(clip={self.clip!r}): variance_factor needs clip=0, which is unbiased.")
         return (1.0 + math.sqrt(max(spec.size, 1))) / 2.0
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         flat = ops.cast(ops.flatten(array), wide_dtype(ops.dtype(array)))
         size, dtype = ops.shape(flat)[0], ops.dtype(flat)
         if size == 0:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
-from ..contract import Array, Codec, Key, Spec, check_at_least, check_choice, check_fraction
+from ..contract import Array, Key, Spec, check_at_least, check_choice, check_fraction
 from ..ops import ArrayOps
+from .in_one_step import InOneStep
 from .positions import from_wire, index_dtype, to_wire
 from .selection import (
     above_sampled_threshold,
@@ -22,7 +23,7 @@ Selection = Literal["exact", "chunked", "sampled"]
 
 @final
 @dataclass(frozen=True, repr=False)
-class TopK(Codec):
+class TopK(InOneStep):
     """Keep the k = ceil(ratio d) largest |x|, as they are, and their positions; C(x) is 0 elsewhere.
 
     ||x - C(x)||^2 <= (1 - k/d) ||x||^2. A value takes 4 bytes (8 for float64 gradients), its position 1 byte where
@@ -51,7 +52,7 @@ class TopK(Codec):
         check_choice(self, "selection", self.selection, get_args(Selection))
         check_at_least(self, "min_size", self.min_size, 0)
 
-    def encode(self, array: Array, ops: ArrayOps, key: Key = ()) -> tuple[Array, ...]:
+    def _encode(self, array: Array, ops: ArrayOps, key: Key) -> tuple[Array, ...]:
         spec = Spec(ops.shape(array), ops.dtype(array))
         flat = ops.flatten(ops.cast(array, spec.wide.dtype))
         count, span = self._count(spec), self._span(spec)
@@ -65,21 +66,21 @@ class TopK(Codec):
         # What is not finite may be among those that were passed over.
         return to_wire(positions, span, ops), ops.take(flat, positions) + alarm(flat, ops)
 
-    def decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+    def _decode(self, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         return ops.reshape(self._put_(ops.zeros((spec.size,), spec.dtype), parts, spec, ops), spec.shape)
 
-    def decode_to_(self, out: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+    def _decode_to_(self, out: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         return ops.reshape(self._put_(ops.zero_(ops.flatten(out)), parts, spec, ops), ops.shape(out))
 
     def _put_(self, zeros: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         return ops.put_(zeros, self.positions(parts, spec, ops), ops.cast(parts[1], spec.dtype))
 
-    def accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+    def _accumulate_(self, total: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         values = ops.cast(parts[1], ops.dtype(total))
         flat = ops.add_at_(ops.flatten(total), self.positions(parts, spec, ops), values)
         return ops.reshape(flat, ops.shape(total))
 
-    def subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
+    def _subtract_(self, array: Array, parts: tuple[Array, ...], spec: Spec, ops: ArrayOps) -> Array:
         # As in `decode`: what was sent is first rounded to the gradient's element type.
         values = ops.cast(-ops.cast(parts[1], spec.dtype), ops.dtype(array))
         flat = ops.add_at_(ops.flatten(array), self.positions(parts, spec, ops), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
@@ -77,7 +78,7 @@ class CyclicTopK(Operator):
         ops, spec, shards = context.ops, context.spec, self._shards(context.spec, context.world_size)
         flat = ops.flatten(ops.cast(grad, spec.wide.dtype))
         own = (context.rank - context.step) % context.world_size
-        chosen = to_wire(self._largest(flat, own, shards, ops), shards.group, ops)
+        chosen = self._chosen(flat, own, shards, ops)
         gathered, alarm = yield [AllGather(chosen), Meanwhile(lambda: ops.sum(flat) * 0.0)]
         positions = self._positions(gathered, context.step % context.world_size, shards, ops)
         values = ops.take(flat, positions) + alarm
@@ -97,6 +98,14 @@ class CyclicTopK(Operator):
     def _shards(self, spec: Spec, world_size: int) -> TopKShards:
         make = TopKShards.of_chunks if self.selection == "chunked" else TopKShards.of_ranks
         return make(spec.size, self.chunk, world_size)
+
+    def _chosen(self, flat: Array, shard: Any, shards: TopKShards, ops: ArrayOps) -> Array:
+        """Return what `_largest` does, as it travels."""
+
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            return [to_wire(self._largest(arrays[0], arrays[1], shards, ops), shards.group, ops)]
+
+        return ops.at_once(work, [flat, shard], [((shards.slots,), index_dtype(shards.group))])[0]
 
     def _largest(self, flat: Array, shard: Any, shards: TopKShards, ops: ArrayOps) -> Array:
         """Return the positions, within their groups, of what the leader of a shard picks; `shards.slots` of them."""

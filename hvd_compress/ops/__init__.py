@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import ConfigurationError
-from .base import Array, ArrayOps, Cut
+from .array import Array, Cut
+from .base import ArrayOps
 from .codes import Coding
 from .numpy_ops import NumPyOps
 from .random import random_generator

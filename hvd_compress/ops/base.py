@@ -15,20 +15,20 @@ from typing import Any, Literal, final
 import numpy as np
 
 from . import codes
+from .array import Array, Cut
+from .drawing import Drawing
 from .pieces import PIECE, fill_by_pieces, put_in_place
-from .random import ShortStream, random_generator
 from .ranges import norms_of_rows
 
-Array = Any
-# From a key, made of numbers and names, to what is drawn from its random stream.
-Draw = Callable[[Sequence[Any]], np.ndarray[Any, Any]]
-# From (start, stop) to these elements of something.
-Cut = Callable[[int, int], Array]
 # From (start, stop) to what is made of these elements: one 1-D array or more.
 Part = Callable[[int, int], Sequence[Array]]
+# From operations, arrays for them and the key of a random stream to what is made of these arrays.
+Work = Callable[["ArrayOps", Sequence[Array], Sequence[Any]], Sequence[Array]]
+# Shape and element type.
+Shaped = tuple[Sequence[int], str]
 
 
-class ArrayOps(ABC):
+class ArrayOps(Drawing, ABC):
     """What algorithms may do with arrays, for one array library and device."""
 
     # The axis of output features in the kernels of this library's layers.
@@ -53,88 +53,12 @@ class ArrayOps(ABC):
     # --- making and moving ---
 
     @abstractmethod
-    def from_numpy(self, x: np.ndarray[Any, Any]) -> Array:
-        """Return a copy of a NumPy array on this device."""
-
-    @abstractmethod
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         """Return a copy as a NumPy array; waits for the device."""
 
     @abstractmethod
     def zeros(self, shape: Sequence[int], dtype: str) -> Array:
         """Return zeros."""
-
-    @final
-    def normal(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
-        """Return standard normal numbers; the same for the same key on every rank, library and device.
-
-        A key is made of numbers, names and 0-D integer arrays.
-        """
-
-        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
-            return random_generator(key).standard_normal(tuple(shape), dtype=np.float64)
-
-        return self.cast(self.drawn(draw, shape, "float64", key), dtype)
-
-    @final
-    def uniform(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
-        """Return numbers uniform in [0, 1); the same for the same key on every rank, library and device.
-
-        They have 24 random bits, so that every element type from float32 up holds them exactly.
-        """
-
-        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
-            return random_generator(key).random(tuple(shape), dtype=np.float32)
-
-        return self.cast(self.drawn(draw, shape, "float32", key), dtype)
-
-    @final
-    def signs(self, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
-        """Return independent +1 and -1; the same for the same key on every rank, library and device."""
-
-        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
-            coins = random_generator(key).integers(0, 2, tuple(shape), dtype=np.int8)
-            return (2 * coins - 1).astype(np.dtype(dtype))
-
-        return self.drawn(draw, shape, dtype, key)
-
-    @final
-    def sample(self, size: int, count: int, key: Sequence[Any]) -> Array:
-        """Return `count` different positions of 0 .. size - 1, ascending, as int64; the same for the same key."""
-
-        def draw(key: Sequence[Any]) -> np.ndarray[Any, Any]:
-            chosen = random_generator(key).choice(size, count, replace=False, shuffle=False)
-            return np.sort(chosen).astype(np.int64)
-
-        return self.drawn(draw, (count,), "int64", key)
-
-    def drawn(self, draw: Draw, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
-        """Return what `draw` takes from the random stream of a key: an array of this shape and element type."""
-        del shape, dtype
-        return self.from_numpy(draw(key))
-
-    @final
-    def thresholds(self, dtype: str, key: Sequence[Any]) -> Cut:
-        """Return a function that cuts thresholds for rounding at random from an endless row of them.
-
-        They are independent, each of (2 k + 1) / 2^17 for k = 0 .. 2^16 - 1 as likely, so that floor(x + u) has the
-        mean x to within 2^-17; and is x, for every whole x up to 127, also in float32. Threshold i is the same for the
-        same key on every rank, library and device; cuts best follow one another.
-        """
-        numbers = self.short_stream(key)
-
-        def cut(start: int, stop: int) -> Array:
-            return self.scale_and_shift_(self.cast(numbers(start, stop), dtype), 2.0**-16, 0.5 + 2.0**-17)
-
-        return cut
-
-    def short_stream(self, key: Sequence[Any]) -> Cut:
-        """Return `ShortStream(key)` on this device."""
-
-        def cut(start: int, stop: int) -> Array:
-            return self.drawn(lambda full: ShortStream(full)(start, stop), (stop - start,), "int16", key)
-
-        return cut
 
     @abstractmethod
     def arange(self, size: int, dtype: str = "int64") -> Array:
@@ -147,10 +71,6 @@ class ArrayOps(ABC):
     @abstractmethod
     def copy(self, x: Array) -> Array:
         """Return a contiguous copy."""
-
-    @abstractmethod
-    def cast(self, x: Array, dtype: str) -> Array:
-        """Return x in another element type; x itself where it has that type already."""
 
     @abstractmethod
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
@@ -230,6 +150,21 @@ class ArrayOps(ABC):
     def _new(self, size: int, dtype: str) -> Array:
         """Return memory for a 1-D array, of any numbers."""
         return self.zeros((size,), dtype)
+
+    def at_once(
+        self, work: Work, arrays: Sequence[Array], outputs: Sequence[Shaped], key: Sequence[Any] = (), donated: int = 0
+    ) -> list[Array]:
+        """Return what `work` makes of the arrays, in a single step where many are slow: in a graph on a processor.
+
+        Args:
+            work: is called with operations, arrays of theirs and the key, and looks at no other arrays.
+            arrays: what it works on, numbers among them.
+            outputs: shape and element type of each array that it returns.
+            key: of a random stream, of numbers, names and 0-D integer arrays.
+            donated: so many of the first arrays are donated.
+        """
+        del outputs, donated
+        return list(work(self, arrays, key))
 
     def put_by_pieces_(self, x: Array, cut: Cut, unit: int) -> Array:
         """Return x with other numbers, that `cut` makes of 0 .. n - 1; on a processor piece after piece, in place.
@@ -439,10 +374,6 @@ class ArrayOps(ABC):
     @abstractmethod
     def rounded_(self, x: Array, thresholds: Array, limit: float) -> Array:
         """Return floor(limit * x + thresholds), cut to -limit .. limit; NaN where x is."""
-
-    @abstractmethod
-    def scale_and_shift_(self, x: Array, scale: float, shift: float) -> Array:
-        """Return scale * x + shift."""
 
     @abstractmethod
     def finite_or_zero_(self, x: Array) -> Array:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from .base import Array, ArrayOps, Cut
+    from .array import Array, Cut
+    from .base import ArrayOps
 
 
 @final

@@ -13,7 +13,7 @@ from .codes import Coding
 if TYPE_CHECKING:
     import torch
 
-    from .base import Array
+    from .array import Array
 
 # Set to 1, it switches the kernels on.
 SWITCH = "HVD_COMPRESS_TRITON"

@@ -12,7 +12,8 @@ import numpy as np
 from .random import random_generator
 
 if TYPE_CHECKING:
-    from .base import Array, ArrayOps
+    from .array import Array
+    from .base import ArrayOps
 
 _Numbers: TypeAlias = "np.ndarray[Any, Any]"
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from .base import Array, ArrayOps
+    from .array import Array
+    from .base import ArrayOps
 
 _Choice: TypeAlias = Callable[[Any, Any], Any]
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import Array, ArrayOps, Cut
+from . import aligned
+from .array import Array, Cut
+from .base import ArrayOps
 from .bit_fields import gathered, spread
 from .largest import by_threshold, of_top
 from .pieces import change_in_place, pieces_of
@@ -45,7 +47,7 @@ class NumPyOps(ArrayOps):
         return np.array(x)
 
     def zeros(self, shape: Sequence[int], dtype: str) -> Array:
-        return np.zeros(tuple(shape), dtype)
+        return aligned.zeros(shape, dtype)
 
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return np.arange(size, dtype=dtype)
@@ -55,7 +57,7 @@ class NumPyOps(ArrayOps):
         return x
 
     def copy(self, x: Array) -> Array:
-        return np.array(x, order="C")
+        return aligned.copied(x)
 
     def cast(self, x: Array, dtype: str) -> Array:
         # Too large for float16 is inf, as on every other library and on the wire; it is no reason to warn.
@@ -79,7 +81,7 @@ class NumPyOps(ArrayOps):
         return True
 
     def _new(self, size: int, dtype: str) -> Array:
-        return np.empty(size, dtype)
+        return aligned.empty((size,), dtype)
 
     def add_by_pieces_(self, x: Array, cut: Cut, unit: int, scale: float = 1.0) -> Array:
         if not self._in_cache(x):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import Array, Cut, Part
+    from .array import Array, Cut
+    from .base import Part
 
 # Elements that a processor works on at once: few enough that they stay in its cache from one operation to the next, and
 # that memory for what lies between is used again instead of being asked of the system.

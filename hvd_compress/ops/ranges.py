@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .base import Array, ArrayOps
+    from .array import Array
+    from .base import ArrayOps
 
 
 def norms_of_rows(x: Array, plain: Callable[[Array], Array], ops: ArrayOps) -> Array:

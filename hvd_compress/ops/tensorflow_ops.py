@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import Array, ArrayOps, Draw
+from . import in_numpy
+from .array import Array
+from .base import ArrayOps, Shaped, Work
+from .drawing import Draw
 from .largest import by_groups
 
 
@@ -63,6 +66,13 @@ class TensorFlowOps(ArrayOps):
 
         result = tf.numpy_function(at_run_time, [key[i] for i in places], tf.as_dtype(dtype))
         return tf.ensure_shape(result, tuple(shape))
+
+    def at_once(
+        self, work: Work, arrays: Sequence[Array], outputs: Sequence[Shaped], key: Sequence[Any] = (), donated: int = 0
+    ) -> list[Array]:
+        if not in_numpy.pays(arrays, outputs):
+            return super().at_once(work, arrays, outputs, key, donated)
+        return in_numpy.done(work, arrays, outputs, key, donated)
 
     def arange(self, size: int, dtype: str = "int64") -> Array:
         return self._tf.cast(self._tf.range(size, dtype="int64"), dtype)
@@ -153,7 +163,10 @@ class TensorFlowOps(ArrayOps):
         return tf.cast(tf.sort(tf.math.top_k(order, k, sorted=False).indices), tf.int64)
 
     def largest(self, x: Array, k: int) -> Array:
-        return by_groups(self.abs(x), k, self)
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            return [by_groups(self.abs(arrays[0]), k, self) if ops is self else ops.largest(arrays[0], k)]
+
+        return self.at_once(work, [x], [((min(k, x.shape[0]),), "int64")])[0]
 
     def argmax(self, x: Array) -> Array:
         tf = self._tf
@@ -175,12 +188,23 @@ class TensorFlowOps(ArrayOps):
 
     def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
         tf = self._tf
-        shape = (*positions.shape, *x.shape[1:])
-        updates = tf.broadcast_to(self._like(values, x), shape)
-        return tf.tensor_scatter_nd_update(x, positions[:, None], updates)
+        updates = self._like(values, x)
+
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            if ops is not self:
+                return [ops.put_(*arrays)]
+            full = tf.broadcast_to(updates, (*positions.shape, *x.shape[1:]))
+            return [tf.tensor_scatter_nd_update(x, positions[:, None], full)]
+
+        return self.at_once(work, [x, positions, updates], [(x.shape, x.dtype.name)], donated=1)[0]
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
-        return self._tf.tensor_scatter_nd_add(x, positions[:, None], values)
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            if ops is not self:
+                return [ops.add_at_(*arrays)]
+            return [self._tf.tensor_scatter_nd_add(x, positions[:, None], values)]
+
+        return self.at_once(work, [x, positions, values], [(x.shape, x.dtype.name)], donated=1)[0]
 
     def add_around_(self, x: Array, start: int, y: Array) -> Array:
         tf, missing = self._tf, x.shape[0] - y.shape[0]

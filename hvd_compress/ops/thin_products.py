@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from . import thin_products_numpy as by_numpy
-from .base import Array
+from .array import Array
 from .thin_products_numpy import FEW, ROWS, blocks, whole_rows
 
 # The most rows of a thin factor, transposed.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CorruptPayloadError
-from .base import Array, ArrayOps, Cut
+from .array import Array, Cut
+from .base import ArrayOps
 from .bit_fields import gathered, spread
 from .codes import Coding
 from .kernels import Kernels, Restorer, kernels_for

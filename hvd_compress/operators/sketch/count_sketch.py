@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, final, get_args
+from typing import Any, Literal, NamedTuple, final, get_args
 
 from ...codecs.selection import alarm, count_of
 from ...contract import (
@@ -136,9 +136,9 @@ class CountSketch(Operator):
         if asked >= spec.size:
             applied = yield from _all_exact(flat, k, ops)
         elif self.second_round:
-            applied = yield from _exact(flat, self.hashes(spec.size, ops), k, asked, context)
+            applied = yield from self._exact(flat, k, asked, context)
         else:
-            applied = yield from _estimated(flat, self.hashes(spec.size, ops), k, context)
+            applied = yield from self._estimated(flat, k, context)
         mean = ops.put_(blank(context, spec.wide.dtype, flat), applied.positions, applied.values + applied.alarm)
         rest: Array | None = None
         if context.feedback:
@@ -158,6 +158,47 @@ class CountSketch(Operator):
         exact = (Payload(Mean, asked, dtype), Payload(Mean, CHECK_BITS, dtype))
         return (table, exact) if self.second_round else (table,)
 
+    def _exact(self, flat: Array, k: int, asked: int, context: Context) -> _Rounds:
+        ops, dtype = context.ops, context.spec.wide.dtype
+        (table,) = yield [Mean(self._sketched(flat, context), donate=True)]
+
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            *memory, table = arrays
+            found = ops.largest(self.hashes(context.spec.size, ops).estimates(table, *memory), asked)
+            # A number that is not finite spoils more estimates than are asked for exactly.
+            return found, checksum(found, dtype, ops), alarm(table, ops)
+
+        memory = _memory(flat, context)
+        outputs = [((asked,), "int64"), ((CHECK_BITS,), dtype), ((), dtype)]
+        found, own, overflow = ops.at_once(work, [*memory, table], outputs, donated=len(memory))
+        values, echo = yield [Mean(ops.take(flat, found), donate=True), Mean(own)]
+        check_agreement(echo, own, ops)
+        chosen = ops.largest(values, k)
+        return _Applied(ops.take(found, chosen), ops.take(values, chosen), overflow)
+
+    def _estimated(self, flat: Array, k: int, context: Context) -> _Rounds:
+        ops, dtype = context.ops, context.spec.wide.dtype
+        (table,) = yield [Mean(self._sketched(flat, context), donate=True)]
+
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            *memory, table = arrays
+            estimates = self.hashes(context.spec.size, ops).estimates(table, *memory)
+            positions = ops.largest(estimates, k)
+            return positions, ops.take(estimates, positions), alarm(table, ops)
+
+        memory = _memory(flat, context)
+        outputs = [((k,), "int64"), ((k,), dtype), ((), dtype)]
+        return _Applied(*ops.at_once(work, [*memory, table], outputs, donated=len(memory)))
+
+    def _sketched(self, flat: Array, context: Context) -> Array:
+        """Return this rank's table."""
+        size, sizes = context.spec.size, self.sizes(context.spec.size)
+
+        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
+            return [self.hashes(size, ops).sketch(arrays[0])]
+
+        return context.ops.at_once(work, [flat], [((sizes.rows, sizes.columns), context.spec.wide.dtype)])[0]
+
     def _counts(self, size: int) -> tuple[int, int]:
         """Return k, and how many values are asked for: P k, or all."""
         k = self.applied(size)
@@ -173,31 +214,10 @@ def _all_exact(flat: Array, k: int, ops: ArrayOps) -> _Rounds:
     return _Applied(positions, ops.take(average, positions))
 
 
-def _exact(flat: Array, hashes: Hashes, k: int, asked: int, context: Context) -> _Rounds:
-    ops = context.ops
-    (table,) = yield [Mean(hashes.sketch(flat), donate=True)]
-    # A number that is not finite spoils more estimates than are asked for exactly.
-    overflow = alarm(table, ops)
-    found = ops.largest(hashes.estimates(table, _memory(flat, context)), asked)
-    own = checksum(found, ops.dtype(flat), ops)
-    values, echo = yield [Mean(ops.take(flat, found), donate=True), Mean(own)]
-    check_agreement(echo, own, ops)
-    chosen = ops.largest(values, k)
-    return _Applied(ops.take(found, chosen), ops.take(values, chosen), overflow)
-
-
-def _estimated(flat: Array, hashes: Hashes, k: int, context: Context) -> _Rounds:
-    ops = context.ops
-    (table,) = yield [Mean(hashes.sketch(flat), donate=True)]
-    estimates = hashes.estimates(table, _memory(flat, context))
-    positions = ops.largest(estimates, k)
-    return _Applied(positions, ops.take(estimates, positions), alarm(table, ops))
-
-
-def _memory(like: Array, context: Context) -> Array | None:
+def _memory(like: Array, context: Context) -> list[Array]:
     """Return memory for numbers that are needed before the mean is made: what is spare, if they are of its type."""
     ops, spare = context.ops, context.spare
-    return None if spare is None or ops.dtype(spare) != ops.dtype(like) else ops.flatten(spare)
+    return [] if spare is None or ops.dtype(spare) != ops.dtype(like) else [ops.flatten(spare)]
 
 
 @lru_cache(maxsize=8)
