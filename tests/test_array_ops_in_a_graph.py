@@ -31,6 +31,13 @@ NOTHING = np.zeros((0,), np.float32)
 POSITIONS = np.array([0, 3, 7], np.int64)
 
 
+def many_with(*numbers: float) -> np.ndarray:
+    """Return so many numbers that libraries look at their sum, with these among the last."""
+    x = np.resize(NUMBERS, 3 * 2**17)
+    x[-3 : -3 + len(numbers)] = numbers
+    return x
+
+
 @dataclass(frozen=True)
 class Case:
     """An operation, what it is given, and how far its results may be from NumPy's, relative to the largest."""
@@ -135,6 +142,10 @@ CASES = [
     Case("scale a scalar", lambda o, x: o.scale_(o.copy(x), 1.0 / 3), [np.float64(0.7)]),
     Case("scale by an array", lambda o, x, f: o.scale_(o.copy(x), f), [NUMBERS, np.float64(0.5)]),
     Case("finite or zero", lambda o, x: o.finite_or_zero_(o.copy(x)), [WITH_NAN]),
+    *(
+        Case(f"finite or zero of many{what}", lambda o, x: o.finite_or_zero_(o.copy(x)), [many_with(*numbers)])
+        for what, numbers in {"": (), " with inf": (np.inf, -np.inf), " beyond the range": (3e38, 3e38)}.items()
+    ),
     Case("square", lambda o, x: o.squared_(o.copy(x)), [NUMBERS]),
     Case("scale and shift", lambda o, x: o.scale_and_shift_(o.copy(x), 2.0**-3, 0.5), [np.arange(9.0)]),
     Case("scale and add", lambda o, x, y: o.scale_and_add_(o.copy(x), 0.5, y), [NUMBERS, 2.0 - NUMBERS]),

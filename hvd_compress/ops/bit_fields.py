@@ -9,6 +9,9 @@ from typing import Any
 
 Words = Any
 
+# Bits of words whose fields fill whole bytes once they are together, by width; others take 64.
+WORD_LENGTHS = {2: 32, 4: 16}
+
 
 def _mask(bits: int, spacing: int, length: int) -> int:
     """Return ones in the lowest `bits` of every `spacing` bits, up to `length`."""

@@ -11,7 +11,7 @@ from ..errors import CorruptPayloadError
 from . import aligned
 from .array import Array, Cut
 from .base import ArrayOps
-from .bit_fields import gathered, spread
+from .bit_fields import WORD_LENGTHS, gathered, spread
 from .largest import by_threshold, of_top
 from .pieces import change_in_place, pieces_of
 from .random import ShortStream
@@ -19,10 +19,18 @@ from .thin_products_numpy import FEW, product_with_rows, put_product, subtract_p
 
 
 def _bfloat16_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    bits = np.array(x, np.float32, order="C").view(np.uint32)
-    rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
-    quiet_nan = (bits >> 16) | np.uint32(0x0040)
-    return np.where(np.isnan(x), quiet_nan, rounded).astype(np.uint16).view(np.int16)
+    """Return the bits of 1-D float32 x, rounded to the nearest bfloat16, ties to even."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    found = rounded.astype(np.uint16)
+    not_numbers = np.isnan(x)
+    if not_numbers.any():
+        found[not_numbers] = (bits[not_numbers] >> 16) | 0x0040  # a quiet one
+    return found.view(np.int16)
 
 
 class NumPyOps(ArrayOps):
@@ -104,11 +112,15 @@ class NumPyOps(ArrayOps):
         return np.array(x).view(np.dtype(dtype))
 
     def to_bfloat16_bits(self, x: Array) -> Array:
-        with np.errstate(over="ignore"):
-            return _bfloat16_bits(np.asarray(x))
+        flat = self.cast(np.asarray(x).reshape(-1), "float32")
+        outputs = [(flat.shape[0], "int16")]
+        (bits,) = self.by_pieces(lambda start, stop: [_bfloat16_bits(flat[start:stop])], flat.shape[0], 1, outputs)
+        return bits.reshape(np.shape(x))
 
     def from_bfloat16_bits(self, bits: Array, dtype: str) -> Array:
-        wide = np.asarray(np.array(bits, order="C").view(np.uint16).astype(np.uint32) << 16)
+        wide = aligned.empty(np.shape(bits), "uint32")
+        narrow = np.ascontiguousarray(bits).view(np.uint16).reshape(wide.shape)
+        np.left_shift(narrow, 16, out=wide, dtype=np.uint32)
         return self.cast(wide.view(np.float32), dtype)
 
     def bitcast(self, x: Array, dtype: str) -> Array:
@@ -125,18 +137,24 @@ class NumPyOps(ArrayOps):
             return np.array(self.padded(x, -(-x.shape[0] // 8) * 8))
         if width == 1:
             return np.packbits(x, bitorder="little")
-        words = self.padded(x, -(-x.shape[0] // 8) * 8).view("<i8")
-        together = gathered(words, width, 64).view(np.uint8).reshape(-1, 8)
-        return np.ascontiguousarray(together[:, :width]).reshape(-1)
+        length = WORD_LENGTHS.get(width, 64)
+        words = np.ascontiguousarray(self.padded(x, -(-x.shape[0] // 8) * 8)).view(f"<u{length // 8}")
+        together = gathered(words, width, length)
+        if length < 64:
+            return together.astype(np.uint8)
+        return np.ascontiguousarray(together.view(np.uint8).reshape(-1, 8)[:, :width]).reshape(-1)
 
     def unpack(self, x: Array, width: int, count: int) -> Array:
         if width == 8:
             return np.array(x[:count])
         if width == 1:
             return np.unpackbits(x, count=count, bitorder="little")
+        length = WORD_LENGTHS.get(width, 64)
+        if length < 64:
+            return spread(x.astype(f"<u{length // 8}"), width, length).view(np.uint8)[:count]
         wide = np.zeros((x.shape[0] // width, 8), np.uint8)
         wide[:, :width] = x.reshape(-1, width)
-        return spread(wide.view("<i8").reshape(-1), width, 64).view(np.uint8)[:count]
+        return spread(wide.view("<u8").reshape(-1), width, 64).view(np.uint8)[:count]
 
     def top_k(self, x: Array, k: int) -> Array:
         return of_top(x, k)
@@ -238,8 +256,17 @@ class NumPyOps(ArrayOps):
         return self.add_(self.scale_(x, scale), np.asarray(shift, x.dtype))
 
     def finite_or_zero_(self, x: Array) -> Array:
-        # 0-D arrays go through NumPy's functions as arrays and come out as scalars.
-        return np.asarray(np.nan_to_num(np.asarray(x), copy=False, nan=0.0, posinf=0.0, neginf=0.0))
+        if not x.shape or not self.is_row_major(x):
+            # 0-D arrays go through NumPy's functions as arrays and come out as scalars.
+            return np.asarray(np.nan_to_num(np.asarray(x), copy=False, nan=0.0, posinf=0.0, neginf=0.0))
+        flat = x.reshape(-1)
+        for start, stop in pieces_of(flat.shape[0], 1):
+            piece = flat[start:stop]
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = np.sum(piece)
+            if not np.isfinite(total):  # or it has left the range, and the piece is looked at for nothing
+                np.nan_to_num(piece, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return x
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         return np.where(condition, x, y)

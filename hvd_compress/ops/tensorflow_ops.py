@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from .array import Array
 from .base import ArrayOps, Shaped, Work
 from .drawing import Draw
 from .largest import by_groups
+
+# Elements from which looking at all of them is faster than writing them.
+_MANY = 2**16
 
 
 class TensorFlowOps(ArrayOps):
@@ -277,7 +281,15 @@ class TensorFlowOps(ArrayOps):
         return x * self._like(scale, x) + self._like(shift, x)
 
     def finite_or_zero_(self, x: Array) -> Array:
-        return self._tf.where(self._tf.math.is_finite(x), x, self._tf.zeros_like(x))
+        tf = self._tf
+
+        def cleaned() -> Array:
+            return tf.where(tf.math.is_finite(x), x, tf.zeros_like(x))
+
+        if math.prod(x.shape) < _MANY:
+            return cleaned()
+        # A sum that is finite is one of finite numbers.
+        return tf.cond(tf.math.is_finite(tf.reduce_sum(x)), lambda: x, cleaned)
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
         tf = self._tf

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import CorruptPayloadError
 from .array import Array, Cut
 from .base import ArrayOps
-from .bit_fields import gathered, spread
+from .bit_fields import WORD_LENGTHS, gathered, spread
 from .codes import Coding
 from .kernels import Kernels, Restorer, kernels_for
 from .largest import by_groups
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # Bytes of arrays whose memory is NumPy's: it asks for that in huge pages, which torch does not. With ordinary pages the
 # system takes several times as long to hand out and clear new memory as it then takes to fill it.
 _LARGE = 2**22
-# Words whose fields fill whole bytes once they are together, by width; others take 64 bits.
-_WORD_LENGTHS = {2: 32, 4: 16}
 # The product with it has bit 8 i of a word, for i = 0 .. 7, in bit 49 + i, and carries nothing into these bits.
 _BITS_TOGETHER = sum(1 << (49 - 7 * i) for i in range(8))
 # Elements from which looking at all of them is faster than writing them.
@@ -194,7 +192,7 @@ class TorchOps(ArrayOps):
             return whole
         if width == 1:
             return ((whole.view(torch.int64) * _BITS_TOGETHER) >> 49).to(torch.uint8)
-        length = _WORD_LENGTHS.get(width, 64)
+        length = WORD_LENGTHS.get(width, 64)
         words = gathered(whole.view(getattr(torch, f"int{length}")), width, length)
         return words.to(torch.uint8) if length < 64 else words.view(torch.uint8).view(-1, 8)[:, :width].reshape(-1)
 
@@ -206,7 +204,7 @@ class TorchOps(ArrayOps):
             return self._kernels.unpack(x, width, count)
         if width == 1:
             return torch.index_select(self._bytes_of_bits, 0, x.to(torch.int32)).view(torch.uint8)[:count]
-        length = _WORD_LENGTHS.get(width, 64)
+        length = WORD_LENGTHS.get(width, 64)
         if length < 64:
             words = x.to(getattr(torch, f"int{length}"))
         else:
