@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow, which writes banners
 
@@ -32,6 +33,14 @@ def where_work_is_done(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     """What does the work that an operator of TensorFlow's may leave to NumPy."""
     monkeypatch.setattr(in_numpy, "WORTH", WORTH[request.param])
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def eager_work_in_turn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every second law of a row in TensorFlow be one of what NumPy does for it."""
+    parts = getattr(getattr(request.node, "callspec", None), "params", {})
+    if parts.get("library") is TENSORFLOW and zlib.crc32(request.node.nodeid.encode()) % 2:
+        monkeypatch.setattr(in_numpy, "WORTH", WORTH["in NumPy"])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

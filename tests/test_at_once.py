@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ import pytest
 import tensorflow as tf
 from cases import TENSORFLOW, bits, wide
 
-from hvd_compress import QSGD, CorruptPayloadError, Spec
-from hvd_compress.ops import ArrayOps, NumPyOps, ops_of
-from hvd_compress.ops.aligned import copied
+from hvd_compress import QSGD, CorruptPayloadError, CountSketch, Spec, TopK
+from hvd_compress.codecs.positions import from_wire
+from hvd_compress.contract import Codec, Context
+from hvd_compress.ops import ArrayOps, NumPyOps, in_numpy, ops_of
+from hvd_compress.ops.aligned import LARGE_BYTES, copied
 from hvd_compress.ops.in_numpy import WORTH
 
 OPS = ops_of(tf.zeros(1))
@@ -93,6 +97,69 @@ def test_what_work_finds_wrong_is_raised(in_graph: bool) -> None:
         (tf.function(step, autograph=False) if in_graph else step)()
 
 
+def applied(number: Any, x: Any) -> Any:
+    """Return the mean of a count sketch of x alone."""
+    sketch = CountSketch(k=5, columns=64, min_size=0)
+    exchange = sketch.exchange(x, {}, Context(OPS, Spec(tuple(x.shape)), "name", number, 0, 1, spare=x + 1.0))
+    answers = None
+    while True:
+        try:
+            answers = [request.array for request in exchange.send(answers)]
+        except StopIteration as end:
+            return end.value.mean
+
+
+KEPT: dict[str, Callable[[Any, Any], Any]] = {
+    "codec": lambda number, x: QSGD().encode(x, OPS, ("name", number)),
+    "sampled": lambda number, x: TopK(0.01, "sampled").encode(x, OPS, ("name", number)),
+    "put": lambda number, x: OPS.put_(OPS.flatten(x), tf.constant([2, 5], tf.int64), 0.0),
+    "add at": lambda number, x: OPS.add_at_(OPS.flatten(x), tf.constant([2, 5], tf.int64), tf.ones(2)),
+    "largest": lambda number, x: OPS.largest(OPS.flatten(x), 9),
+    "drawn": lambda number, x: x + OPS.uniform(x.shape, "float32", ("name", number)),
+    "sketch": applied,
+}
+
+
+@pytest.mark.parametrize("use", list(KEPT.values()), ids=list(KEPT))
+def test_a_graph_that_nobody_uses_is_freed(use: Callable[[Any, Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow keeps every function that a graph may call for good; with it, nothing else."""
+    monkeypatch.setattr(in_numpy, "WORTH", 0)
+    graph, variable = _traced(use)
+    gc.collect()
+    assert graph() is None
+    assert variable() is None
+
+
+def _traced(use: Callable[[Any, Any], Any]) -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+    """Run a graph that works on a variable once; return references to both."""
+    x = tf.Variable(LARGE[:4096].reshape(64, 64))
+
+    @tf.function(autograph=False)
+    def step(number: Any) -> Any:
+        return use(number, x.read_value())
+
+    concrete = step.get_concrete_function(tf.constant(3, tf.int64))
+    assert "PyFuncStateless" in [operation.type for operation in concrete.graph.get_operations()]
+    concrete(tf.constant(3, tf.int64))
+    return weakref.ref(concrete.graph), weakref.ref(x)
+
+
+@pytest.mark.parametrize("position", [-4097, -1, 4096])
+def test_positions_that_are_no_positions_are_an_invalid_argument(
+    position: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they are noticed first: by what checks them, or by what would use them."""
+    monkeypatch.setattr(in_numpy, "WORTH", 0)
+
+    @tf.function(autograph=False)
+    def step(positions: Any) -> Any:
+        return OPS.put_(tf.constant(LARGE[:4096]), from_wire(positions, 4096, OPS), 0.0)
+
+    for _ in range(20):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            step(tf.constant([5, position, 7], tf.int32))
+
+
 def test_shapes_are_known_and_a_wrong_one_is_an_error() -> None:
     @tf.function(autograph=False)
     def step() -> Any:
@@ -104,18 +171,27 @@ def test_shapes_are_known_and_a_wrong_one_is_an_error() -> None:
         step()
 
 
-def test_a_key_may_be_known_only_when_the_graph_runs() -> None:
-    codec, spec, numpy_ops = QSGD(bucket=128), Spec((WORTH,)), NumPyOps()
+@pytest.mark.parametrize("codec", [QSGD(bucket=128), TopK(0.01, "sampled")], ids=["qsgd", "sampled"])
+def test_a_key_may_be_known_only_when_the_graph_runs(codec: Codec, where_work_is_done: str) -> None:
+    """What is drawn follows it, and is what NumPy draws eagerly."""
+    spec, numpy_ops = Spec((WORTH,)), NumPyOps()
+    # One in 64 is a sample: all are alike, and the threshold is what there is at the place where it begins.
+    x = np.resize(np.arange(64, dtype=np.float32), WORTH)
 
     @tf.function(autograph=False)
     def encoded(step: Any) -> Any:
-        return codec.encode(tf.constant(LARGE), OPS, ("name", step, 1))
+        return codec.encode(tf.constant(x), OPS, ("name", step, 1))
 
-    for number in (0, 3):
-        expected = codec.encode(LARGE, numpy_ops, ("name", number, 1))
+    seen = set()
+    for number in range(4):
+        expected = codec.encode(x, numpy_ops, ("name", number, 1))
         found = encoded(tf.constant(number, tf.int64))
-        assert [bits(x) for x in found] == [bits(x) for x in expected]
-        assert bits(codec.decode(found, spec, OPS)) == bits(codec.decode(expected, spec, numpy_ops))
+        assert bits(found[0]) == bits(expected[0])
+        for part, right in zip(found[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(wide(part), wide(right), rtol=1e-6)
+        seen.add(bits(found[0]))
+        np.testing.assert_allclose(wide(codec.decode(found, spec, OPS)), codec.decode(expected, spec, numpy_ops), 1e-6)
+    assert len(seen) > 1
     assert encoded.experimental_get_tracing_count() == 1
 
 
@@ -134,9 +210,11 @@ def test_numbers_that_are_not_finite_are_no_reason_to_warn() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint8"])
 def test_large_memory_begins_where_tensorflow_can_take_it_over(shape: tuple[int, ...], dtype: str) -> None:
     ops = NumPyOps()
-    for made in (ops.zeros(shape, dtype), ops.copy(ops.zeros(shape, dtype)), copied(np.zeros(shape, dtype).T)):
+    transposed = np.zeros(shape, dtype).T
+    for made in (ops.zeros(shape, dtype), ops.copy(ops.zeros(shape, dtype)), copied(transposed)):
         assert made.dtype == np.dtype(dtype)
         assert made.flags.c_contiguous and made.flags.writeable
         assert not made.any()
-        assert made.nbytes < WORTH or made.ctypes.data % 64 == 0
+        assert made.nbytes < LARGE_BYTES or made.ctypes.data % 64 == 0
     assert ops.zeros(shape, dtype).shape == ops.copy(ops.zeros(shape, dtype)).shape == shape
+    assert copied(transposed).shape == transposed.shape

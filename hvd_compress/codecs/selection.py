@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..contract import Array, Key, Spec
-from ..ops import ArrayOps, random_generator
+from ..ops import ArrayOps
 
 # The share of elements that a threshold is estimated from, and how many at least.
 _SAMPLE, _MIN_SAMPLE = 0.01, 1024
@@ -38,8 +38,9 @@ def above_sampled_threshold(magnitudes: Array, count: int, key: Key, ops: ArrayO
     stride = size // max(_MIN_SAMPLE, math.ceil(size * _SAMPLE))
     if stride < 2 or 6 * count > size:
         return ops.largest(magnitudes, count)
-    sample = magnitudes[int(random_generator((*key, "sample")).integers(stride)) :: stride]
-    taken = ops.shape(sample)[0]
+    taken = size // stride
+    first = ops.sample(stride, 1, (*key, "sample"))
+    sample = ops.take(magnitudes, first + ops.arange(taken) * stride)
     top = ops.take(sample, ops.top_k(sample, max(1, round(1.5 * count * taken / size))))
     # What is not a number is below nothing.
     below = ops.cumsum(ops.cast(magnitudes < -ops.max(-top), "int64"))

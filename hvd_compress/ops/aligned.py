@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 _BOUNDARY = 64
-# Bytes from which a copy costs more than to avoid it.
-_LARGE = 2**16
+# From here on a copy costs more than to avoid it.
+LARGE_BYTES = 2**16
 
 _Numbers = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ def copied(x: _Numbers) -> _Numbers:
 
 def _made(make: Callable[..., _Numbers], shape: Sequence[int], dtype: str) -> _Numbers:
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if nbytes < _LARGE:
+    if nbytes < LARGE_BYTES:
         return make(tuple(shape), dtype)
     room = make(nbytes + _BOUNDARY, np.uint8)
     start = -room.ctypes.data % _BOUNDARY

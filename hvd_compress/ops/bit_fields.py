@@ -1,6 +1,6 @@
 """Numbers of few bits moved together and apart again within 64-bit words, by arithmetic on whole words.
 
-Written with operators that every array library has; words are signed, and hold little-endian bytes.
+Written with operators that every array library has; words hold little-endian bytes, and may be signed.
 """
 
 from __future__ import annotations

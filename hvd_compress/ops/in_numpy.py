@@ -6,7 +6,7 @@ TensorFlow's own operations each go over memory once more, and one after another
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from .numpy_ops import NumPyOps
 if TYPE_CHECKING:
     from .base import Shaped, Work
 
+_Numbers = np.ndarray[Any, Any]
+
 _NUMPY = NumPyOps()
 # Elements, of all arrays, from which going to NumPy and back is worth its time, about 0.1 ms.
 WORTH = 2**16
@@ -27,14 +29,21 @@ WORTH = 2**16
 def pays(arrays: Sequence[Array], outputs: Sequence[Shaped]) -> bool:
     """Return whether NumPy is to do work on such arrays: large ones, of its own element types, without an accelerator.
 
-    It depends on shapes and types alone among processes that see the same kinds of devices.
+    It depends on shapes and types alone among ranks that see the same kind of devices, which ranks compare at start.
     """
     import tensorflow as tf
 
     tensors = [x for x in arrays if tf.is_tensor(x)]
     types = [x.dtype.name for x in tensors] + [dtype for _, dtype in outputs]
     size = sum(math.prod(x.shape) for x in tensors) + sum(math.prod(shape) for shape, _ in outputs)
-    return size >= WORTH and "bfloat16" not in types and not tf.config.get_visible_devices("GPU")
+    return size >= WORTH and "bfloat16" not in types and not sees_accelerator()
+
+
+def sees_accelerator() -> bool:
+    """Return whether this process may use a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def done(
@@ -43,31 +52,55 @@ def done(
     """Do `ArrayOps.at_once` with NumPy."""
     import tensorflow as tf
 
+    if tf.executing_eagerly():
+        own = [x.numpy() if i < donated else _read(x) for i, x in enumerate(arrays)]
+        numbers = [int(part) if tf.is_tensor(part) else part for part in key]
+        return [tf.convert_to_tensor(x) for x in _worked(work, own, outputs, numbers)]
     places = [i for i, part in enumerate(key) if tf.is_tensor(part)]
-    eager = tf.executing_eagerly()
+    known = [None if i in places else part for i, part in enumerate(key)]
+    shapes = [(tuple(shape), dtype) for shape, dtype in outputs]
+    run = _at_run_time(work, len(arrays), places, known, shapes, donated)
+    types = [tf.as_dtype(dtype) for _, dtype in shapes]
+    results = tf.numpy_function(run, [*arrays, *(key[i] for i in places)], types, stateful=False)
+    results = [results] if tf.is_tensor(results) else results
+    return [tf.ensure_shape(x, shape) for x, (shape, _) in zip(results, shapes, strict=True)]
 
-    def at_run_time(*given: Any) -> list[np.ndarray[Any, Any]]:
-        own, full = list(given[: len(arrays)]), list(key)
-        for place, number in zip(places, given[len(arrays) :], strict=True):
-            full[place] = int(number)
-        for i, x in enumerate(own):
-            # It is the tensor's own memory.
-            if i < donated:
-                own[i] = aligned.copied(x)
-            elif isinstance(x, np.ndarray):
-                x.flags.writeable = False
+
+def _at_run_time(
+    work: Work, count: int, places: Sequence[int], known: Sequence[Any], outputs: Sequence[Shaped], donated: int
+) -> Callable[..., list[_Numbers]]:
+    """Return what a graph calls, with `count` arrays and what the key has at `places`.
+
+    TensorFlow keeps it for good: it must not hold tensors, which hold their graph and its variables.
+    """
+
+    def run(*given: Any) -> list[_Numbers]:
+        key = list(known)
+        for place, number in zip(places, given[count:], strict=True):
+            key[place] = int(number)
+        # They are the tensors' own memory.
+        arrays = [aligned.copied(x) if i < donated else _closed(x) for i, x in enumerate(given[:count])]
         try:
-            with np.errstate(all="ignore"):  # what is not finite is no reason to warn in any other library
-                found = work(_NUMPY, own, full)
-        except CorruptPayloadError as error:
-            if eager:
-                raise
+            return _worked(work, arrays, outputs, key)
+        except (CorruptPayloadError, IndexError) as error:
             raise ValueError(str(error)) from error  # which a graph reports as an invalid argument, as its assertions
-        return [np.asarray(x, dtype) for x, (_, dtype) in zip(found, outputs, strict=True)]
 
-    types = [tf.as_dtype(dtype) for _, dtype in outputs]
-    inputs = [*arrays, *(key[i] for i in places)]
-    results = tf.numpy_function(at_run_time, inputs, types, stateful=False)
-    if tf.is_tensor(results):  # of one output
-        results = [results]
-    return [tf.ensure_shape(x, tuple(shape)) for x, (shape, _) in zip(results, outputs, strict=True)]
+    return run
+
+
+def _worked(work: Work, arrays: Sequence[Any], outputs: Sequence[Shaped], key: Sequence[Any]) -> list[_Numbers]:
+    with np.errstate(all="ignore"):  # what is not finite is no reason to warn in any other library
+        found = work(_NUMPY, arrays, key)
+    return [np.asarray(x, dtype) for x, (_, dtype) in zip(found, outputs, strict=True)]
+
+
+def _read(x: Array) -> Any:
+    """Return the numbers of an eager tensor, in its memory; a number as it is."""
+    return _closed(np.asarray(x)) if hasattr(x, "numpy") else x
+
+
+def _closed(x: Any) -> Any:
+    """Return an array that cannot be written to; a number as it is."""
+    if isinstance(x, np.ndarray):
+        x.flags.writeable = False
+    return x

@@ -17,6 +17,8 @@ from .largest import by_groups
 
 # Elements from which looking at all of them is faster than writing them.
 _MANY = 2**16
+# One element somewhere in memory takes TensorFlow as long as so many in a row.
+_AS_MANY = 64
 
 
 class TensorFlowOps(ArrayOps):
@@ -57,19 +59,9 @@ class TensorFlowOps(ArrayOps):
         return self._tf.zeros(tuple(shape), dtype)
 
     def drawn(self, draw: Draw, shape: Sequence[int], dtype: str, key: Sequence[Any]) -> Array:
-        tf = self._tf
-        places = [i for i, part in enumerate(key) if tf.is_tensor(part)]
-        if not places:
+        if not any(self._tf.is_tensor(part) for part in key):
             return self.from_numpy(draw(key))
-
-        def at_run_time(*numbers: Any) -> np.ndarray[Any, Any]:
-            full = list(key)
-            for place, number in zip(places, numbers, strict=True):
-                full[place] = int(number)
-            return draw(full)
-
-        result = tf.numpy_function(at_run_time, [key[i] for i in places], tf.as_dtype(dtype))
-        return tf.ensure_shape(result, tuple(shape))
+        return in_numpy.done(lambda ops, arrays, key: [draw(key)], [], [(shape, dtype)], key, 0)[0]
 
     def at_once(
         self, work: Work, arrays: Sequence[Array], outputs: Sequence[Shaped], key: Sequence[Any] = (), donated: int = 0
@@ -167,10 +159,10 @@ class TensorFlowOps(ArrayOps):
         return tf.cast(tf.sort(tf.math.top_k(order, k, sorted=False).indices), tf.int64)
 
     def largest(self, x: Array, k: int) -> Array:
-        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
-            return [by_groups(self.abs(arrays[0]), k, self) if ops is self else ops.largest(arrays[0], k)]
-
-        return self.at_once(work, [x], [((min(k, x.shape[0]),), "int64")])[0]
+        outputs = [((min(k, x.shape[0]),), "int64")]
+        if not in_numpy.pays([x], outputs):
+            return by_groups(self.abs(x), k, self)
+        return in_numpy.done(lambda ops, arrays, key: [ops.largest(arrays[0], k)], [x], outputs, (), 0)[0]
 
     def argmax(self, x: Array) -> Array:
         tf = self._tf
@@ -191,24 +183,23 @@ class TensorFlowOps(ArrayOps):
         return self._tf.gather(x, positions)
 
     def put_(self, x: Array, positions: Array, values: Array | float) -> Array:
-        tf = self._tf
-        updates = self._like(values, x)
-
-        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
-            if ops is not self:
-                return [ops.put_(*arrays)]
-            full = tf.broadcast_to(updates, (*positions.shape, *x.shape[1:]))
-            return [tf.tensor_scatter_nd_update(x, positions[:, None], full)]
-
-        return self.at_once(work, [x, positions, updates], [(x.shape, x.dtype.name)], donated=1)[0]
+        tf, updates = self._tf, self._like(values, x)
+        if self._many_in_numpy(x, positions):
+            return self._changed(lambda ops, arrays, key: [ops.put_(*arrays)], x, positions, updates)
+        full = tf.broadcast_to(updates, (*positions.shape, *x.shape[1:]))
+        return tf.tensor_scatter_nd_update(x, positions[:, None], full)
 
     def add_at_(self, x: Array, positions: Array, values: Array) -> Array:
-        def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
-            if ops is not self:
-                return [ops.add_at_(*arrays)]
-            return [self._tf.tensor_scatter_nd_add(x, positions[:, None], values)]
+        if self._many_in_numpy(x, positions):
+            return self._changed(lambda ops, arrays, key: [ops.add_at_(*arrays)], x, positions, values)
+        return self._tf.tensor_scatter_nd_add(x, positions[:, None], values)
 
-        return self.at_once(work, [x, positions, values], [(x.shape, x.dtype.name)], donated=1)[0]
+    def _many_in_numpy(self, x: Array, positions: Array) -> bool:
+        """Return whether NumPy is to change elements of x: TensorFlow copies as fast, but takes long for each."""
+        return _AS_MANY * positions.shape[0] >= in_numpy.WORTH and in_numpy.pays([x], [])
+
+    def _changed(self, change: Work, x: Array, *others: Array) -> Array:
+        return in_numpy.done(change, [x, *others], [(x.shape, x.dtype.name)], (), 1)[0]
 
     def add_around_(self, x: Array, start: int, y: Array) -> Array:
         tf, missing = self._tf, x.shape[0] - y.shape[0]
@@ -286,7 +277,7 @@ class TensorFlowOps(ArrayOps):
         def cleaned() -> Array:
             return tf.where(tf.math.is_finite(x), x, tf.zeros_like(x))
 
-        if math.prod(x.shape) < _MANY:
+        if math.prod(x.shape) < _MANY or in_numpy.sees_accelerator():  # which a condition waits for
             return cleaned()
         # A sum that is finite is one of finite numbers.
         return tf.cond(tf.math.is_finite(tf.reduce_sum(x)), lambda: x, cleaned)

@@ -159,12 +159,12 @@ class CountSketch(Operator):
         return (table, exact) if self.second_round else (table,)
 
     def _exact(self, flat: Array, k: int, asked: int, context: Context) -> _Rounds:
-        ops, dtype = context.ops, context.spec.wide.dtype
+        ops, size, dtype = context.ops, context.spec.size, context.spec.wide.dtype
         (table,) = yield [Mean(self._sketched(flat, context), donate=True)]
 
         def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
             *memory, table = arrays
-            found = ops.largest(self.hashes(context.spec.size, ops).estimates(table, *memory), asked)
+            found = ops.largest(self.hashes(size, ops).estimates(table, *memory), asked)
             # A number that is not finite spoils more estimates than are asked for exactly.
             return found, checksum(found, dtype, ops), alarm(table, ops)
 
@@ -177,12 +177,12 @@ class CountSketch(Operator):
         return _Applied(ops.take(found, chosen), ops.take(values, chosen), overflow)
 
     def _estimated(self, flat: Array, k: int, context: Context) -> _Rounds:
-        ops, dtype = context.ops, context.spec.wide.dtype
+        ops, size, dtype = context.ops, context.spec.size, context.spec.wide.dtype
         (table,) = yield [Mean(self._sketched(flat, context), donate=True)]
 
         def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
             *memory, table = arrays
-            estimates = self.hashes(context.spec.size, ops).estimates(table, *memory)
+            estimates = self.hashes(size, ops).estimates(table, *memory)
             positions = ops.largest(estimates, k)
             return positions, ops.take(estimates, positions), alarm(table, ops)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvd_compress import Cast, ConfigurationError, Identity, PowerSGD, Simulator, UsageError
 from hvd_compress.contract import walk
+from hvd_compress.ops import in_numpy
 
 from .families import BASIC, QUANTISED, SCALECOM, SIGNS, SKETCHED, SPARSE, SPECTRAL
 from .harness import check
@@ -97,6 +98,16 @@ def equals_the_simulator(name: str) -> None:
     assert int(exchange.step) == STEPS
     assert_equal_on_ranks(found)
     assert_same_state(exchange, simulator, case.tolerance)
+
+
+@check(cases=[name for name in CASES if name.startswith(("scalecom", "signs", "quantised", "sparse", "sketched"))])
+def work_done_by_numpy_equals_the_simulator(name: str) -> None:
+    """As for tensors that are large enough for it."""
+    worth, in_numpy.WORTH = in_numpy.WORTH, 0
+    try:
+        equals_the_simulator(name)
+    finally:
+        in_numpy.WORTH = worth
 
 
 def assert_same_state(exchange: Any, simulator: Simulator, tolerance: float) -> None:
