@@ -73,6 +73,20 @@ def test_what_is_donated_keeps_its_numbers(in_graph: bool) -> None:
     assert np.array_equal(made.numpy(), 2.0 * LARGE)
 
 
+def test_a_number_is_an_array_too() -> None:
+    """Work changes what it is donated in place, whatever its shape."""
+
+    def work(ops: ArrayOps, arrays: Sequence[Any], key: Sequence[Any]) -> Sequence[Any]:
+        ops.add_by_pieces_(arrays[0], lambda start, stop: arrays[1], 1)
+        return [arrays[0]]
+
+    def step(x: Any) -> Any:
+        return in_numpy.done(work, [x, tf.ones((1,))], [((), "float32")], (), 1)[0]
+
+    for call in (step, tf.function(step, autograph=False)):
+        assert call(tf.constant(2.0)).numpy() == 3.0
+
+
 def test_work_cannot_write_over_what_it_is_not_donated() -> None:
     @tf.function(autograph=False)
     def step() -> Any:

@@ -53,7 +53,7 @@ def done(
     import tensorflow as tf
 
     if tf.executing_eagerly():
-        own = [x.numpy() if i < donated else _read(x) for i, x in enumerate(arrays)]
+        own = [aligned.copied(np.asarray(x)) if i < donated else _read(x) for i, x in enumerate(arrays)]
         numbers = [int(part) if tf.is_tensor(part) else part for part in key]
         return [tf.convert_to_tensor(x) for x in _worked(work, own, outputs, numbers)]
     places = [i for i, part in enumerate(key) if tf.is_tensor(part)]
