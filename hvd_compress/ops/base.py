@@ -33,6 +33,8 @@ class ArrayOps(Drawing, ABC):
 
     # The axis of output features in the kernels of this library's layers.
     output_axis: Literal[0, -1] = 0
+    # Whether arrays can change, so that memory that is donated is of use.
+    in_place: bool = True
 
     # --- what an array is ---
 

@@ -28,6 +28,7 @@ class TensorFlowOps(ArrayOps):
     """
 
     output_axis = -1
+    in_place = False
 
     def __init__(self) -> None:
         import tensorflow

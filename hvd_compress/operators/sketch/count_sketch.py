@@ -217,7 +217,8 @@ def _all_exact(flat: Array, k: int, ops: ArrayOps) -> _Rounds:
 def _memory(like: Array, context: Context) -> list[Array]:
     """Return memory for numbers that are needed before the mean is made: what is spare, if they are of its type."""
     ops, spare = context.ops, context.spare
-    return [] if spare is None or ops.dtype(spare) != ops.dtype(like) else [ops.flatten(spare)]
+    usable = spare is not None and ops.in_place and ops.dtype(spare) == ops.dtype(like)
+    return [ops.flatten(spare)] if usable else []
 
 
 @lru_cache(maxsize=8)
