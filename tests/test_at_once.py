@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from cases import TENSORFLOW, bits, wide
 
-from hvd_compress import QSGD, CorruptPayloadError, CountSketch, Spec, TopK
+from hvd_compress import QSGD, ConfigurationError, CorruptPayloadError, CountSketch, Spec, TopK
 from hvd_compress.codecs.positions import from_wire
 from hvd_compress.contract import Codec, Context
 from hvd_compress.ops import ArrayOps, NumPyOps, in_numpy, ops_of
@@ -56,6 +56,19 @@ def test_small_work_and_numbers_that_numpy_does_not_know_stay(elements: int, dty
 def test_work_stays_where_there_is_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["one"] if kind == "GPU" else [])
     assert not done_by_numpy(tf.constant(LARGE))
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True), ("", True)])
+def test_the_user_may_leave_all_work_to_tensorflow(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(in_numpy.SWITCH, value)
+    assert in_numpy.allowed() is expected
+    assert done_by_numpy(tf.constant(LARGE)) is expected
+
+
+def test_another_value_of_the_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(in_numpy.SWITCH, "no")
+    with pytest.raises(ConfigurationError, match="HVD_COMPRESS_NUMPY='no' is neither 0 nor 1; set it to 1"):
+        in_numpy.allowed()
 
 
 @pytest.mark.parametrize("in_graph", [False, True])

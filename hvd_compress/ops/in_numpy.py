@@ -15,6 +15,7 @@ from ..errors import CorruptPayloadError
 from . import aligned
 from .array import Array
 from .numpy_ops import NumPyOps
+from .switches import is_on
 
 if TYPE_CHECKING:
     from .base import Shaped, Work
@@ -22,21 +23,32 @@ if TYPE_CHECKING:
 _Numbers = np.ndarray[Any, Any]
 
 _NUMPY = NumPyOps()
+# Set to 0, it leaves all work to TensorFlow, which does some of it with many threads.
+SWITCH = "HVD_COMPRESS_NUMPY"
 # Elements, of all arrays, from which going to NumPy and back is worth its time, about 0.1 ms.
 WORTH = 2**16
 
 
 def pays(arrays: Sequence[Array], outputs: Sequence[Shaped]) -> bool:
-    """Return whether NumPy is to do work on such arrays: large ones, of its own element types, without an accelerator.
+    """Return whether NumPy is to do work on such arrays: large ones, of its own element types, where that is allowed.
 
-    It depends on shapes and types alone among ranks that see the same kind of devices, which ranks compare at start.
+    It depends on shapes and types alone, but for what ranks compare at start: whether it is allowed.
     """
     import tensorflow as tf
 
     tensors = [x for x in arrays if tf.is_tensor(x)]
     types = [x.dtype.name for x in tensors] + [dtype for _, dtype in outputs]
     size = sum(math.prod(x.shape) for x in tensors) + sum(math.prod(shape) for shape, _ in outputs)
-    return size >= WORTH and "bfloat16" not in types and not sees_accelerator()
+    return size >= WORTH and "bfloat16" not in types and allowed()
+
+
+def allowed() -> bool:
+    """Return whether NumPy may work for TensorFlow: where no GPU is visible, unless the user says no.
+
+    Raises:
+        ConfigurationError: the switch is neither 0 nor 1.
+    """
+    return is_on(SWITCH, default=True, purpose="for work done by NumPy") and not sees_accelerator()
 
 
 def sees_accelerator() -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from .codes import Coding
+from .switches import is_on
 
 if TYPE_CHECKING:
     import torch
@@ -73,11 +73,8 @@ def kernels_for(device: torch.device) -> Kernels | None:
     Raises:
         ConfigurationError: they are switched on and Triton is missing, or the switch is neither 0 nor 1.
     """
-    wanted = os.environ.get(SWITCH, "0")
-    if device.type != "cuda" or wanted in ("", "0"):
+    if device.type != "cuda" or not is_on(SWITCH, default=False, purpose="for kernels made by Triton"):
         return None
-    if wanted != "1":
-        raise ConfigurationError(f"{SWITCH}={wanted!r} is neither 0 nor 1; set it to 1 for kernels made by Triton.")
     try:
         from .triton_kernels import TritonKernels
     except ImportError as error:

@@ -23,7 +23,7 @@ from ..drivers import LoopbackTransport, RoundTrip, Transport, complete
 from ..drivers.settings import ExchangeSettings, check_scales
 from ..errors import ConfigurationError, UsageError
 from ..exchange import Phases, Plan, check_agreement, make_plan
-from ..ops.in_numpy import sees_accelerator
+from ..ops import in_numpy
 from . import sparse
 from .graph_optimizer import keep
 from .origin import Origin
@@ -96,7 +96,7 @@ class GradientExchange(tf.Module):
             allow_larger=settings.allow_larger,
             bucket_bytes=settings.bucket_bytes,
             groups=groups,
-            settings={**settings.as_text(), "sparse": self._sparse, "sees a GPU": sees_accelerator()},
+            settings={**settings.as_text(), "sparse": self._sparse, "work in NumPy": in_numpy.allowed()},
         )
         self._prefix = self._check_plan()
         self._phases = Phases.of(self._plan)
