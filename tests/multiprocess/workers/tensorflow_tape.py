@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from hvd_compress import (
     Simulator,
     UsageError,
 )
+from hvd_compress.ops import in_numpy
 from hvd_compress.tensorflow import compression_state, variable_exchange
 
 from . import process_sets
@@ -679,6 +681,17 @@ def _any_of_one(without: bool) -> None:
     hvd.DistributedGradientTape(tape).gradient(loss, v)
 
 
+def _with_numpy(without: bool) -> None:
+    before = os.environ.get(in_numpy.SWITCH)
+    os.environ[in_numpy.SWITCH] = str(int(not without))
+    try:
+        taped(variables(), own(0))
+    finally:
+        del os.environ[in_numpy.SWITCH]
+        if before is not None:
+            os.environ[in_numpy.SWITCH] = before
+
+
 DIFFERENT: dict[str, tuple[Callable[[int], None], str]] = {
     "compressor": (lambda last: taped(variables(), own(0), compression=PowerSGD(rank=2 + last)), "PowerSGD(rank=3"),
     "shape": (
@@ -690,6 +703,7 @@ DIFFERENT: dict[str, tuple[Callable[[int], None], str]] = {
         lambda last: _one_of_two(bool(last)),
         "b: [3] float32",
     ),
+    "work-in-numpy": (lambda last: _with_numpy(bool(last)), "work in NumPy=False"),
     "no-gradient-at-all": (lambda last: _any_of_one(bool(last)), "nothing"),
 }
 
