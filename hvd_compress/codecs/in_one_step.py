@@ -52,6 +52,8 @@ class InOneStep(Codec, ABC):
 
     @final
     def decode_to_(self, out: Array, parts: Parts, spec: Spec, ops: ArrayOps) -> Array:
+        if not ops.in_place:
+            return super().decode_to_(out, parts, spec, ops)
         return _changed(out, parts, lambda x, own, ops: self._decode_to_(x, own, spec, ops), ops)
 
     @final
