@@ -54,21 +54,23 @@ class InOneStep(Codec, ABC):
     def decode_to_(self, out: Array, parts: Parts, spec: Spec, ops: ArrayOps) -> Array:
         if not ops.in_place:
             return super().decode_to_(out, parts, spec, ops)
-        return _changed(out, parts, lambda x, own, ops: self._decode_to_(x, own, spec, ops), ops)
+        return _changed(self._decode_to_, out, parts, spec, ops)
 
     @final
     def accumulate_(self, total: Array, parts: Parts, spec: Spec, ops: ArrayOps) -> Array:
-        return _changed(total, parts, lambda x, own, ops: self._accumulate_(x, own, spec, ops), ops)
+        return _changed(self._accumulate_, total, parts, spec, ops)
 
     @final
     def subtract_(self, array: Array, parts: Parts, spec: Spec, ops: ArrayOps) -> Array:
-        return _changed(array, parts, lambda x, own, ops: self._subtract_(x, own, spec, ops), ops)
+        return _changed(self._subtract_, array, parts, spec, ops)
 
 
-def _changed(x: Array, parts: Parts, change: Callable[[Array, Parts, ArrayOps], Array], ops: ArrayOps) -> Array:
-    """Return what `change` makes, with operations, of x, which is donated, and the parts."""
+def _changed(
+    change: Callable[[Array, Parts, Spec, ArrayOps], Array], x: Array, parts: Parts, spec: Spec, ops: ArrayOps
+) -> Array:
+    """Return what `change` makes of x, which is donated, and the parts."""
 
     def work(ops: ArrayOps, arrays: Sequence[Array], key: Sequence[Any]) -> Sequence[Array]:
-        return [change(arrays[0], tuple(arrays[1:]), ops)]
+        return [change(arrays[0], tuple(arrays[1:]), spec, ops)]
 
     return ops.at_once(work, [x, *parts], [(ops.shape(x), ops.dtype(x))], donated=1)[0]

@@ -10,9 +10,8 @@ import torch
 
 from hvd_compress import Cast, ConfigurationError, ErrorFeedback, Identity, PowerSGD, UsageError
 from hvd_compress.contract import walk
-from hvd_compress.torch.transport import HorovodTransport
 
-from .common import assert_same_bits, backward, distributed, exchange, gradients, parameters, raises
+from .common import assert_same_bits, backward, distributed, exchange, gathered, gradients, parameters, raises
 from .harness import check
 
 COMPRESSORS: dict[str, Any] = {
@@ -132,7 +131,7 @@ def the_state_of_another_rank_is_refused() -> None:
     params = parameters()
     optimizer = distributed(params, PowerSGD(rank=2))
     exchange(optimizer, params, _own(0))
-    everyone = HorovodTransport(stock.global_process_set).gather_objects(optimizer.exchange.state_dict(), "states")
+    everyone = gathered(optimizer.exchange.state_dict(), "states")
     neighbour = everyone[(stock.rank() + 1) % stock.size()]
     with raises(ConfigurationError, "rank"):
         optimizer.exchange.load_state_dict(neighbour)
@@ -156,8 +155,7 @@ def replicated_state_is_equal_on_ranks_and_local_state_is_not() -> None:
     optimizer = distributed(params, PowerSGD(rank=2))
     for step in range(3):
         exchange(optimizer, params, _own(step))
-    own = dict(_leaves(optimizer.exchange.state_dict()))
-    everyone = HorovodTransport(stock.global_process_set).gather_objects(own, "leaves")
+    everyone = gathered(dict(_leaves(optimizer.exchange.state_dict())), "leaves")
     for path, leaf in everyone[0].items():
         same = all(torch.equal(leaf, other[path]) for other in everyone[1:])
         assert same == (not path.endswith("error")), path

@@ -115,10 +115,14 @@ def assert_same_bits(actual: Mapping[str, torch.Tensor], expected: Mapping[str, 
         assert _bits(actual[name]) == _bits(right), f"{name}: {actual[name]} is not {right}"
 
 
+def gathered(item: Any, name: str) -> list[Any]:
+    """Return one small picklable object of every rank, by rank; called by all ranks."""
+    return HorovodTransport(stock.global_process_set).gather_objects(item, name)
+
+
 def assert_equal_on_ranks(tensors: Mapping[str, torch.Tensor]) -> None:
     """Check that every rank holds the same bits."""
-    own = {name: _bits(x) for name, x in tensors.items()}
-    everyone = HorovodTransport(stock.global_process_set).gather_objects(own, "equal_on_ranks")
+    everyone = gathered({name: _bits(x) for name, x in tensors.items()}, "equal_on_ranks")
     for rank, other in enumerate(everyone):
         differ = sorted(name for name in everyone[0] if other.get(name) != everyone[0][name])
         assert other.keys() == everyone[0].keys() and not differ, f"ranks 0 and {rank} differ in {differ}"

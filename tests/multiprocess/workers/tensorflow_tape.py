@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import horovod.tensorflow as stock
 import numpy as np
@@ -682,14 +683,8 @@ def _any_of_one(without: bool) -> None:
 
 
 def _with_numpy(without: bool) -> None:
-    before = os.environ.get(in_numpy.SWITCH)
-    os.environ[in_numpy.SWITCH] = str(int(not without))
-    try:
+    with mock.patch.dict(os.environ, {in_numpy.SWITCH: str(int(not without))}):
         taped(variables(), own(0))
-    finally:
-        del os.environ[in_numpy.SWITCH]
-        if before is not None:
-            os.environ[in_numpy.SWITCH] = before
 
 
 DIFFERENT: dict[str, tuple[Callable[[int], None], str]] = {
